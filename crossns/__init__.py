@@ -1,0 +1,1 @@
+"""What every crossns service stands on; it knows no service."""

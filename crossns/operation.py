@@ -1,0 +1,356 @@
+"""The closed set of typed messages between services and the privileged tree: launcher and agents.
+
+Pure values (msgspec, MessagePack on the wire). The plan room of nsmanager emits the agent operations as they are; nothing
+else crosses the line into the privileged processes. Deleting what is gone and adding what is there are successes.
+"""
+
+from typing import Literal
+
+import msgspec
+
+# The mark of what is ours: rtm_protocol of routes, IFA_PROTO of addresses (two values, so that a VIP is told from an
+# interface's own address). 0..31 are the kernel's and iproute2's; these are unassigned in rt_protos.
+ROUTE_PROTOCOL = 0xC5
+ADDRESS_PROTOCOL = 0xC5
+VIP_PROTOCOL = 0xC6
+# Altname that remembers the name which a network card had in `default`.
+WAS_PREFIX = "was."
+
+
+class Message(msgspec.Struct, frozen=True, tag=True, kw_only=True, omit_defaults=True):
+    """Base of everything on the wire: a frozen value that knows its own tag."""
+
+
+# --- sessions ---------------------------------------------------------------------------------------------------------
+
+
+class Token(msgspec.Struct, frozen=True):
+    """Fencing token: the etcd cluster and the create revision of the service's leader key in it."""
+
+    cluster_id: int
+    revision: int
+
+
+class Hello(Message):
+    """First message of a session. `service` must be what the peer's uid runs as; root may say any."""
+
+    service: str
+    token: Token
+
+
+class Welcome(Message):
+    boot_id: str
+    pid: int
+
+
+# --- launcher ---------------------------------------------------------------------------------------------------------
+
+
+class CreateNamespace(Message):
+    """Make the table's namespace and its agent; succeeds when both are there and the agent answers. -> Namespace"""
+
+    table: str
+
+
+class AttachNamespace(Message):
+    """Show the table's living namespace under its name in /run/netns again. -> Namespace"""
+
+    table: str
+
+
+class DestroyNamespace(Message):
+    """End the agent, drop every mount of the namespace. Links must have been moved out before. -> None"""
+
+    table: str
+
+
+class ListNamespaces(Message):
+    """-> Namespaces"""
+
+
+class Namespace(Message):
+    """One table's namespace. `attached`: /run/netns/<table> is this namespace; `occupied`: something else stands there."""
+
+    table: str
+    cookie: int
+    attached: bool
+    occupied: bool = False
+    agent_pid: int = 0
+    agent_restarts: int = 0
+
+
+class Namespaces(Message):
+    items: tuple[Namespace, ...] = ()
+
+
+class StartEngine(Message):
+    """Check `config` and start the engine with it, or reload it where it runs. -> Engine"""
+
+    engine: Literal["haproxy"]
+    config: str
+
+
+class StopEngine(Message):
+    """-> None"""
+
+    engine: Literal["haproxy"]
+
+
+class ListEngines(Message):
+    """-> Engines"""
+
+
+class Engine(Message):
+    """`config_digest`: SHA-256 (hex) of the configuration that it last took; "" when it never did."""
+
+    engine: str
+    pid: int
+    config_digest: str
+    restarts: int = 0
+    reloads: int = 0
+
+
+class Engines(Message):
+    items: tuple[Engine, ...] = ()
+
+
+class Statistics(Message):
+    """What a privileged process did since it started. -> Counters"""
+
+
+class Counters(Message):
+    """`writes`: kernel changes made; `refused`: operations refused for a stale token or a foreign peer."""
+
+    operations: int
+    writes: int
+    refused: int
+
+
+# --- agent: what it sees ----------------------------------------------------------------------------------------------
+
+
+class Link(Message):
+    """A link as the kernel shows it. `kind` "" is a network card, `mark` the resource whose link it is (`interfaces.a-lan`)."""
+
+    index: int
+    name: str
+    kind: str = ""
+    mac: str = ""
+    mtu: int = 0
+    up: bool = False
+    carrier: bool = False
+    mark: str = ""
+    was: str = ""
+    master: str = ""
+    parent_index: int = 0
+    # Kind-specific attributes as text: vlan_id, vni, local, remote, port, mode, stp, owner_uid.
+    attributes: dict[str, str] = {}
+
+
+class Address(Message):
+    """`prefix` is address/length; `protocol` is IFA_PROTO (0 where the kernel set none)."""
+
+    link: str
+    prefix: str
+    protocol: int = 0
+
+
+class NextHop(msgspec.Struct, frozen=True, omit_defaults=True):
+    gateway: str = ""
+    link: str = ""
+    weight: int = 1
+
+
+class Route(Message):
+    """`destination` is a prefix (`0.0.0.0/0` and `::/0` for the defaults); `kind` is a name of RTN_*."""
+
+    destination: str
+    kernel_table: int = 254
+    metric: int = 0
+    kind: Literal["unicast", "blackhole", "unreachable", "prohibit"] = "unicast"
+    next_hops: tuple[NextHop, ...] = ()
+
+
+class Snapshot(Message):
+    """Everything that nsmanager plans with, of one namespace. `routes` holds only routes with our mark."""
+
+    cookie: int
+    links: tuple[Link, ...]
+    addresses: tuple[Address, ...]
+    routes: tuple[Route, ...]
+    sysctls: dict[str, str]
+
+
+class Changed(Message):
+    """Event: the namespace changed in one of these ways since the last one; look again."""
+
+    kinds: tuple[Literal["link", "address", "route", "overrun"], ...]
+
+
+# --- agent: what it does ----------------------------------------------------------------------------------------------
+
+
+class Dump(Message):
+    """-> Snapshot"""
+
+
+class CreateLink(Message):
+    """Make a virtual link, marked, in `table`'s namespace (this agent's own unless given). -> None
+
+    A macvlan or vlan is made by the agent of its parent's table.
+    """
+
+    name: str
+    mark: str
+    kind: Literal["bridge", "macvlan", "vlan", "vxlan", "bond", "dummy", "tap"]
+    parent: str = ""
+    table: str = ""
+    attributes: dict[str, str] = {}
+
+
+class DeleteLink(Message):
+    """Delete a virtual link; refused unless it carries `mark`. -> None"""
+
+    name: str
+    mark: str
+
+
+class MoveLink(Message):
+    """Move a link to another table ("default" too) under `new_name`, with `mark` ("" takes the mark off). -> None
+
+    Only a link that carries a mark of ours, or one of `default` that is being taken, is moved. The name in `default` is
+    remembered in an altname `was.<name>`, taken off again when the link returns.
+    """
+
+    name: str
+    table: str
+    new_name: str
+    mark: str
+
+
+class MarkLink(Message):
+    """Put `mark` on a link that stays where it is, "" takes ours off. -> None"""
+
+    name: str
+    mark: str
+
+
+class SetLink(Message):
+    """Change what is given of a link; `master` "" releases it. -> None"""
+
+    name: str
+    new_name: str | None = None
+    mtu: int | None = None
+    up: bool | None = None
+    master: str | None = None
+    attributes: dict[str, str] = {}
+
+
+class AddAddress(Message):
+    """Add an address and announce it (gratuitous ARP, RFC 5227; unsolicited NA, RFC 4861 7.2.6). -> None"""
+
+    link: str
+    prefix: str
+    protocol: int
+
+
+class RemoveAddress(Message):
+    """Remove an address; refused unless its IFA_PROTO is `protocol`. -> None"""
+
+    link: str
+    prefix: str
+    protocol: int
+
+
+class PutRoute(Message):
+    """Add or replace a route with our mark. -> None"""
+
+    route: Route
+
+
+class RemoveRoute(Message):
+    """Remove a route with our mark. -> None"""
+
+    route: Route
+
+
+class SetSysctl(Message):
+    """Set one of the table's own sysctls. -> None"""
+
+    name: Literal["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding", "net.ipv4.ip_nonlocal_bind", "net.ipv6.ip_nonlocal_bind"]
+    value: str
+
+
+class OpenSocket(Message):
+    """Make a socket in the namespace under the fsuid of `owner_uid`. -> None, with the file descriptor beside the reply"""
+
+    family: Literal["inet", "inet6"]
+    type: Literal["stream", "dgram"]
+    owner_uid: int = 0
+
+
+# --- framing ----------------------------------------------------------------------------------------------------------
+
+LauncherOperation = (
+    CreateNamespace | AttachNamespace | DestroyNamespace | ListNamespaces | StartEngine | StopEngine | ListEngines | Statistics
+)
+AgentOperation = (
+    Dump
+    | CreateLink
+    | DeleteLink
+    | MoveLink
+    | MarkLink
+    | SetLink
+    | AddAddress
+    | RemoveAddress
+    | PutRoute
+    | RemoveRoute
+    | SetSysctl
+    | OpenSocket
+    | Statistics
+)
+Result = Welcome | Namespace | Namespaces | Engine | Engines | Counters | Snapshot
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """An error on the wire: a class of `errors`, its reason and message."""
+
+    kind: Literal["request", "temporary", "permanent", "fenced", "invariant"]
+    reason: str
+    message: str
+    metadata: dict[str, str] = {}
+
+
+class Call(msgspec.Struct, frozen=True):
+    """A request. `traceparent` joins the caller's trace; "" for none."""
+
+    id: int
+    operation: Hello | LauncherOperation | AgentOperation
+    traceparent: str = ""
+
+
+class Reply(msgspec.Struct, frozen=True, tag=True):
+    id: int
+    result: Result | None = None
+    fault: Fault | None = None
+
+
+class EngineExited(Message):
+    """Event of the launcher: an engine ended; it starts it again by itself."""
+
+    engine: str
+    pid: int
+    status: int
+
+
+class AgentExited(Message):
+    """Event of the launcher: an agent ended; it starts it again by itself."""
+
+    table: str
+    pid: int
+
+
+class Notice(msgspec.Struct, frozen=True, tag=True):
+    """An event pushed to the session."""
+
+    event: Changed | EngineExited | AgentExited
