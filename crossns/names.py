@@ -15,6 +15,13 @@ OWNERS = {"routeTables": "nsmanager", "interfaces": "nsmanager", "routes": "nsma
 
 ID_MAX = 63
 _ID = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
+# Collection -> the services whose parts make up its status: all of them must agree before a resource is READY.
+OBSERVERS = {
+    "routeTables": ("nsmanager",),
+    "interfaces": ("nsmanager",),
+    "routes": ("nsmanager",),
+    "vServices": ("proxy", "nsmanager"),
+}
 DEFAULT_TABLE = "routeTables/default"
 
 

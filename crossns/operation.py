@@ -31,14 +31,14 @@ class Token(msgspec.Struct, frozen=True):
     revision: int
 
 
-class Hello(Message):
+class Hello(Message, frozen=True):
     """First message of a session. `service` must be what the peer's uid runs as; root may say any."""
 
     service: str
     token: Token
 
 
-class Welcome(Message):
+class Welcome(Message, frozen=True):
     boot_id: str
     pid: int
 
@@ -46,29 +46,31 @@ class Welcome(Message):
 # --- launcher ---------------------------------------------------------------------------------------------------------
 
 
-class CreateNamespace(Message):
+class CreateNamespace(Message, frozen=True):
     """Make the table's namespace and its agent; succeeds when both are there and the agent answers. -> Namespace"""
 
     table: str
 
 
-class AttachNamespace(Message):
+class AttachNamespace(Message, frozen=True):
     """Show the table's living namespace under its name in /run/netns again. -> Namespace"""
 
     table: str
 
 
-class DestroyNamespace(Message):
+class DestroyNamespace(Message, frozen=True):
     """End the agent, drop every mount of the namespace. Links must have been moved out before. -> None"""
 
     table: str
 
 
-class ListNamespaces(Message):
-    """-> Namespaces"""
+class ListNamespaces(Message, frozen=True):
+    """All, or only `table`'s. -> Namespaces"""
+
+    table: str = ""
 
 
-class Namespace(Message):
+class Namespace(Message, frozen=True):
     """One table's namespace. `attached`: /run/netns/<table> is this namespace; `occupied`: something else stands there."""
 
     table: str
@@ -79,28 +81,28 @@ class Namespace(Message):
     agent_restarts: int = 0
 
 
-class Namespaces(Message):
+class Namespaces(Message, frozen=True):
     items: tuple[Namespace, ...] = ()
 
 
-class StartEngine(Message):
+class StartEngine(Message, frozen=True):
     """Check `config` and start the engine with it, or reload it where it runs. -> Engine"""
 
     engine: Literal["haproxy"]
     config: str
 
 
-class StopEngine(Message):
+class StopEngine(Message, frozen=True):
     """-> None"""
 
     engine: Literal["haproxy"]
 
 
-class ListEngines(Message):
+class ListEngines(Message, frozen=True):
     """-> Engines"""
 
 
-class Engine(Message):
+class Engine(Message, frozen=True):
     """`config_digest`: SHA-256 (hex) of the configuration that it last took; "" when it never did."""
 
     engine: str
@@ -110,15 +112,15 @@ class Engine(Message):
     reloads: int = 0
 
 
-class Engines(Message):
+class Engines(Message, frozen=True):
     items: tuple[Engine, ...] = ()
 
 
-class Statistics(Message):
+class Statistics(Message, frozen=True):
     """What a privileged process did since it started. -> Counters"""
 
 
-class Counters(Message):
+class Counters(Message, frozen=True):
     """`writes`: kernel changes made; `refused`: operations refused for a stale token or a foreign peer."""
 
     operations: int
@@ -129,7 +131,7 @@ class Counters(Message):
 # --- agent: what it sees ----------------------------------------------------------------------------------------------
 
 
-class Link(Message):
+class Link(Message, frozen=True):
     """A link as the kernel shows it. `kind` "" is a network card, `mark` the resource whose link it is (`interfaces.a-lan`)."""
 
     index: int
@@ -147,7 +149,7 @@ class Link(Message):
     attributes: dict[str, str] = {}
 
 
-class Address(Message):
+class Address(Message, frozen=True):
     """`prefix` is address/length; `protocol` is IFA_PROTO (0 where the kernel set none)."""
 
     link: str
@@ -161,7 +163,7 @@ class NextHop(msgspec.Struct, frozen=True, omit_defaults=True):
     weight: int = 1
 
 
-class Route(Message):
+class Route(Message, frozen=True):
     """`destination` is a prefix (`0.0.0.0/0` and `::/0` for the defaults); `kind` is a name of RTN_*."""
 
     destination: str
@@ -171,7 +173,7 @@ class Route(Message):
     next_hops: tuple[NextHop, ...] = ()
 
 
-class Snapshot(Message):
+class Snapshot(Message, frozen=True):
     """Everything that nsmanager plans with, of one namespace. `routes` holds only routes with our mark."""
 
     cookie: int
@@ -181,7 +183,7 @@ class Snapshot(Message):
     sysctls: dict[str, str]
 
 
-class Changed(Message):
+class Changed(Message, frozen=True):
     """Event: the namespace changed in one of these ways since the last one; look again."""
 
     kinds: tuple[Literal["link", "address", "route", "overrun"], ...]
@@ -190,11 +192,11 @@ class Changed(Message):
 # --- agent: what it does ----------------------------------------------------------------------------------------------
 
 
-class Dump(Message):
+class Dump(Message, frozen=True):
     """-> Snapshot"""
 
 
-class CreateLink(Message):
+class CreateLink(Message, frozen=True):
     """Make a virtual link, marked, in `table`'s namespace (this agent's own unless given). -> None
 
     A macvlan or vlan is made by the agent of its parent's table.
@@ -208,14 +210,14 @@ class CreateLink(Message):
     attributes: dict[str, str] = {}
 
 
-class DeleteLink(Message):
+class DeleteLink(Message, frozen=True):
     """Delete a virtual link; refused unless it carries `mark`. -> None"""
 
     name: str
     mark: str
 
 
-class MoveLink(Message):
+class MoveLink(Message, frozen=True):
     """Move a link to another table ("default" too) under `new_name`, with `mark` ("" takes the mark off). -> None
 
     Only a link that carries a mark of ours, or one of `default` that is being taken, is moved. The name in `default` is
@@ -228,14 +230,14 @@ class MoveLink(Message):
     mark: str
 
 
-class MarkLink(Message):
-    """Put `mark` on a link that stays where it is, "" takes ours off. -> None"""
+class MarkLink(Message, frozen=True):
+    """Put `mark` (and `was.<name>`, as for a link that moves) on a card that stays where it is; "" takes both off. -> None"""
 
     name: str
     mark: str
 
 
-class SetLink(Message):
+class SetLink(Message, frozen=True):
     """Change what is given of a link; `master` "" releases it. -> None"""
 
     name: str
@@ -246,7 +248,7 @@ class SetLink(Message):
     attributes: dict[str, str] = {}
 
 
-class AddAddress(Message):
+class AddAddress(Message, frozen=True):
     """Add an address and announce it (gratuitous ARP, RFC 5227; unsolicited NA, RFC 4861 7.2.6). -> None"""
 
     link: str
@@ -254,7 +256,7 @@ class AddAddress(Message):
     protocol: int
 
 
-class RemoveAddress(Message):
+class RemoveAddress(Message, frozen=True):
     """Remove an address; refused unless its IFA_PROTO is `protocol`. -> None"""
 
     link: str
@@ -262,30 +264,30 @@ class RemoveAddress(Message):
     protocol: int
 
 
-class PutRoute(Message):
+class PutRoute(Message, frozen=True):
     """Add or replace a route with our mark. -> None"""
 
     route: Route
 
 
-class RemoveRoute(Message):
+class RemoveRoute(Message, frozen=True):
     """Remove a route with our mark. -> None"""
 
     route: Route
 
 
-class SetSysctl(Message):
+class SetSysctl(Message, frozen=True):
     """Set one of the table's own sysctls. -> None"""
 
     name: Literal["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding", "net.ipv4.ip_nonlocal_bind", "net.ipv6.ip_nonlocal_bind"]
     value: str
 
 
-class OpenSocket(Message):
+class OpenSocket(Message, frozen=True):
     """Make a socket in the namespace under the fsuid of `owner_uid`. -> None, with the file descriptor beside the reply"""
 
     family: Literal["inet", "inet6"]
-    type: Literal["stream", "dgram"]
+    kind: Literal["stream", "dgram"]
     owner_uid: int = 0
 
 
@@ -335,7 +337,7 @@ class Reply(msgspec.Struct, frozen=True, tag=True):
     fault: Fault | None = None
 
 
-class EngineExited(Message):
+class EngineExited(Message, frozen=True):
     """Event of the launcher: an engine ended; it starts it again by itself."""
 
     engine: str
@@ -343,14 +345,23 @@ class EngineExited(Message):
     status: int
 
 
-class AgentExited(Message):
+class AgentExited(Message, frozen=True):
     """Event of the launcher: an agent ended; it starts it again by itself."""
 
     table: str
     pid: int
 
 
+class NamespaceChanged(Message, frozen=True):
+    """Event of the launcher: somebody else added or removed /run/netns/<table> (seen by inotify)."""
+
+    table: str
+
+
+Event = Changed | EngineExited | AgentExited | NamespaceChanged
+
+
 class Notice(msgspec.Struct, frozen=True, tag=True):
     """An event pushed to the session."""
 
-    event: Changed | EngineExited | AgentExited
+    event: Event

@@ -4,19 +4,20 @@ A write is one transaction: compares that must all hold, effects that happen all
 want), `reconcile` (what is), `leader` (who may act) and `cache` (what everybody reads).
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One key with its value and revisions. `mod_revision` is what an etag is made of."""
+    """One key with its value and revisions. `mod_revision` is what an etag is made of; `lease` 0: it stays until deleted."""
 
     key: str
     value: bytes
     create_revision: int
     mod_revision: int
+    lease: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,8 @@ Effect = Put | Delete | DeleteBelow
 
 
 class Conflict(Exception):
-    """Some compares did not hold; nothing was written. `current` has, for each failed one, what the same transaction saw there."""
+    """Some compares did not hold; nothing was written. `failed` has, for each of those, what the same transaction saw there:
+    the entry, () where there is none; for EmptyBelow the first few entries."""
 
     def __init__(self, failed: Mapping[Compare, tuple[Entry, ...]]) -> None:
         super().__init__(f"{len(failed)} compares did not hold")
@@ -79,7 +81,7 @@ class Conflict(Exception):
 
 
 class Compacted(Exception):
-    """The revision to watch from, or to list at, is no longer kept: list again."""
+    """The store has nothing at, or behind, this revision: compacted, or not reached because the data is another's. List again."""
 
 
 class LeaseLost(Exception):
@@ -88,11 +90,12 @@ class LeaseLost(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """Entries by key, all read at `revision`. `more`: the limit cut it."""
+    """Entries by key, all read at `revision` of the cluster. `more`: the limit cut it."""
 
     entries: tuple[Entry, ...]
     revision: int
     more: bool = False
+    cluster_id: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +110,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Changes up to and including `revision`; none for a progress report."""
+    """All changes up to and including `revision`, which they never split; none for a progress report."""
 
     changes: tuple[Change, ...]
     revision: int
@@ -131,9 +134,13 @@ class Store(Protocol):
         """Write all `effects` if all `compares` hold; the new revision. Raises Conflict; FailedPrecondition
         TOO_MANY_REFERENCES for more operations than a transaction takes. An answer that was lost is read back, not repeated."""
 
-    def watch(self, prefix: str, revision: int, *, with_previous: bool = False) -> AsyncIterator[Batch]:
-        """Changes behind `revision`, in order, each once. Raises Compacted, or StoreUnavailable when the stream breaks or falls
-        silent: the caller resumes at the last revision it saw."""
+    def watch(
+        self, prefix: str, revision: int, *, cluster_id: int = 0, with_previous: bool = False
+    ) -> AsyncGenerator[Batch, None]:
+        """Changes behind `revision`, in order, each once. The first batch, without changes, says that the watch stands. Raises
+        Compacted, also when the store is behind `revision` or (where given) another cluster than `cluster_id`;
+        StoreUnavailable when the stream breaks or falls silent: the caller resumes at the last revision it saw. Close it
+        (`contextlib.aclosing`) to end it at once."""
 
     async def grant(self, ttl_s: int) -> int:
         """A new lease id."""

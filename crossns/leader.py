@@ -1,0 +1,219 @@
+"""Who may act: one process of each service on a device holds the leader key, and everything it writes is fenced by that.
+
+Called by each service's wiring before it touches anything. The key hangs on a lease, and its create revision is the fencing token
+(architecture, section 2): a lease alone excludes nobody, so each write compares it and each privileged process checks it. A
+leader that died is followed at once where its successor can see that on the same kernel; else when its lease has run out.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+from pathlib import Path
+from types import TracebackType
+
+import msgspec
+
+from crossns import errors, names, operation, store
+from crossns.retry import Backoff
+
+BACKOFF = Backoff(0.1, 2.0, 2.0)
+_START_TIME_FIELD = 22
+
+log = logging.getLogger(__name__)
+
+
+class Holder(msgspec.Struct, frozen=True):
+    """The leader key's value: a process, so that others on the same kernel and in the same pid namespace can tell whether it lives."""
+
+    pid: int
+    start_time: int
+    boot_id: str
+    pid_namespace: int
+
+
+class Leadership:
+    """Held from `campaign` until lost or released. Its lease is kept alive by a task of its own; `async with` releases it."""
+
+    def __init__(self, backend: store.Store, key: str, token: operation.Token, lease: int, ttl_s: int) -> None:
+        self._store = backend
+        self.key = key
+        self.token = token
+        self.lease = lease
+        self._task = asyncio.create_task(self._hold(ttl_s), name=f"leadership of {key}")
+
+    @property
+    def create_revision(self) -> int:
+        return self.token.revision
+
+    def compare(self) -> store.CreatedAt:
+        """Fences a transaction: it holds only while this leadership does."""
+        return store.CreatedAt(self.key, self.create_revision)
+
+    async def lost(self) -> None:
+        """Returns when another may lead: the lease is gone, the key changed, the store is another, or it was released. That etcd
+        cannot be reached is no loss: then nobody else can take over either."""
+        await asyncio.wait({self._task})
+        if not self._task.cancelled():
+            self._task.result()
+
+    async def release(self) -> None:
+        """Give it up, so that the next one takes over at once; where the store cannot be reached, when the lease runs out."""
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        with contextlib.suppress(errors.StoreUnavailable):
+            await self._store.revoke(self.lease)
+
+    async def __aenter__(self) -> "Leadership":
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.release()
+
+    async def _hold(self, ttl_s: int) -> None:
+        """Keep the lease alive until it, or the key, is gone."""
+        keeping = asyncio.create_task(self._keep_alive(ttl_s))
+        watching = asyncio.create_task(self._watch_key())
+        try:
+            done, _ = await asyncio.wait({keeping, watching}, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in (keeping, watching):
+                task.cancel()
+            await asyncio.gather(keeping, watching, return_exceptions=True)
+        log.warning("leadership is lost", extra={"key": self.key, "revision": self.create_revision})
+
+    async def _keep_alive(self, ttl_s: int) -> None:
+        with contextlib.suppress(store.LeaseLost):
+            await self._store.keep_alive(self.lease, ttl_s)
+
+    async def _watch_key(self) -> None:
+        attempt = 0
+        while True:
+            try:
+                entry = await self._store.get(self.key)
+                if entry is None or entry.create_revision != self.create_revision:
+                    return
+                if await self._store.cluster_id() != self.token.cluster_id:
+                    return
+                attempt = 0
+                await _wait_for_change(self._store, entry)
+            except errors.StoreUnavailable:
+                await asyncio.sleep(BACKOFF.delay(attempt, random.random()))
+                attempt += 1
+
+
+async def campaign(backend: store.Store, keys: names.Keys, ttl_s: int) -> Leadership:
+    """Stand by until nobody else leads the service, then lead it. `ttl_s`: how long a leader that vanished without a trace is
+    waited for. Cancelled, it leaves nothing behind. Goes on trying while the store cannot be reached."""
+    attempt = 0
+    while True:
+        try:
+            holder = await backend.get(keys.leader)
+            if holder is None:
+                leadership = await _take(backend, keys.leader, ttl_s)
+                if leadership is not None:
+                    return leadership
+            else:
+                await _wait_until_free(backend, holder)
+            attempt = 0
+        except errors.StoreUnavailable as error:
+            log.warning("no leader can be chosen: %s", error.message)
+            await asyncio.sleep(BACKOFF.delay(attempt, random.random()))
+            attempt += 1
+
+
+async def _take(backend: store.Store, key: str, ttl_s: int) -> Leadership | None:
+    """The leadership if nobody was quicker."""
+    lease = await backend.grant(ttl_s)
+    try:
+        revision = await backend.commit([store.Unchanged(key, 0)], [store.Put(key, msgspec.json.encode(_myself()), lease)])
+        token = operation.Token(await backend.cluster_id(), revision)
+    except BaseException as error:
+        with contextlib.suppress(errors.StoreUnavailable):
+            await backend.revoke(lease)
+        if isinstance(error, store.Conflict):
+            return None
+        raise
+    log.info("leading", extra={"key": key, "revision": revision})
+    return Leadership(backend, key, token, lease, ttl_s)
+
+
+async def _wait_until_free(backend: store.Store, holder: store.Entry) -> None:
+    """Until the leader key changes; where its holder can be seen to have died, its lease is ended."""
+    changing = asyncio.create_task(_wait_for_change(backend, holder))
+    dying = asyncio.create_task(_wait_for_death(holder))
+    try:
+        await asyncio.wait({changing, dying}, return_when=asyncio.FIRST_COMPLETED)
+        if changing.done():
+            changing.result()
+        else:
+            dying.result()
+            log.info("the leader died: taking over", extra={"key": holder.key})
+            await backend.revoke(holder.lease)
+    finally:
+        for task in (changing, dying):
+            task.cancel()
+        await asyncio.gather(changing, dying, return_exceptions=True)
+
+
+async def _wait_for_change(backend: store.Store, entry: store.Entry) -> None:
+    """Until the key may be another than `entry`, or the store another."""
+    with contextlib.suppress(store.Compacted):
+        async with contextlib.aclosing(backend.watch(entry.key, entry.mod_revision)) as batches:
+            async for batch in batches:
+                if any(change.key == entry.key for change in batch.changes):
+                    return
+
+
+async def _wait_for_death(entry: store.Entry) -> None:
+    """Until the process that holds the key is seen to have died; for ever where that cannot be seen from here."""
+    try:
+        holder = msgspec.json.decode(entry.value, type=Holder)
+    except msgspec.MsgspecError:
+        holder = None
+    myself = _myself()
+    if holder is None or (holder.boot_id, holder.pid_namespace) != (myself.boot_id, myself.pid_namespace):
+        await asyncio.get_running_loop().create_future()
+        return
+    try:
+        process = os.pidfd_open(holder.pid)
+    except ProcessLookupError:
+        return
+    try:
+        # Looked at after the pidfd was opened: if the pid is still the holder's, so is the pidfd.
+        if _start_time(holder.pid) in (holder.start_time, None):
+            await _wait_until_readable(process)
+    finally:
+        os.close(process)
+
+
+def _myself() -> Holder:
+    return Holder(
+        pid=os.getpid(),
+        start_time=_start_time(os.getpid()) or 0,
+        boot_id=Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip(),
+        pid_namespace=os.stat("/proc/self/ns/pid").st_ino,
+    )
+
+
+def _start_time(pid: int) -> int | None:
+    """When the process started, in clock ticks since boot (proc(5)); None where /proc does not show it."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # The name of the program, in parentheses, is the second field and may hold anything.
+    return int(text.rpartition(")")[2].split()[_START_TIME_FIELD - 3])
+
+
+async def _wait_until_readable(descriptor: int) -> None:
+    loop = asyncio.get_running_loop()
+    readable = loop.create_future()
+    loop.add_reader(descriptor, lambda: readable.done() or readable.set_result(None))
+    try:
+        await readable
+    finally:
+        loop.remove_reader(descriptor)

@@ -1,0 +1,78 @@
+"""Starts programs: the only place that does (import-linter holds that), with fixed argv and never a shell's interpretation.
+
+Called by the supervisor, the lab and the command line. What is started leads a session of its own, so that a terminal's Ctrl-C
+reaches only who asked, and what is run to its end never outlives the call: cancelled or out of time, its whole group is killed.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from crossns import errors
+
+TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A program that has ended. `status` is its exit status, negative the signal that ended it."""
+
+    argv: tuple[str, ...]
+    status: int
+    stdout: str
+    stderr: str
+
+    def check(self) -> "Completed":
+        """Itself if it succeeded; PermanentError with the program's own words otherwise."""
+        if self.status != 0:
+            words = errors.bounded(self.stderr or self.stdout) or f"status {self.status}"
+            raise errors.PermanentError("KERNEL_REFUSED", f"{' '.join(self.argv[:6])}: {words}", status=self.status)
+        return self
+
+
+async def start(
+    argv: Sequence[str],
+    *,
+    environ: Mapping[str, str] | None = None,
+    directory: Path | None = None,
+    umask: int = -1,
+    output: int | None = PIPE,
+) -> Process:
+    """A running program. Its output, stderr joined to stdout, goes to the file descriptor `output`; None leaves it the caller's."""
+    return await asyncio.create_subprocess_exec(
+        *argv,
+        stdin=DEVNULL,
+        stdout=output,
+        stderr=output if output is None else STDOUT,
+        env=environ,
+        cwd=directory,
+        umask=umask,
+        start_new_session=True,
+    )
+
+
+async def run(argv: Sequence[str], *, stdin: str = "", timeout_s: float = TIMEOUT_S) -> Completed:
+    """Run a program to its end; DeadlineExceeded when it takes longer than `timeout_s`."""
+    process = await asyncio.create_subprocess_exec(*argv, stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=True)
+    try:
+        async with asyncio.timeout(timeout_s):
+            stdout, stderr = await process.communicate(stdin.encode())
+    except TimeoutError as error:
+        message = f"{' '.join(argv[:6])} was still running after {timeout_s:g} s"
+        raise errors.DeadlineExceeded("DEADLINE_EXCEEDED", message) from error
+    finally:
+        kill(process)
+    status = process.returncode if process.returncode is not None else -signal.SIGKILL
+    return Completed(tuple(argv), status, stdout.decode(errors="replace"), stderr.decode(errors="replace"))
+
+
+def kill(process: Process, number: signal.Signals = signal.SIGKILL) -> None:
+    """Signal a program that still runs, and what it has started in its session."""
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)

@@ -1,0 +1,295 @@
+"""The loop: makes the device what the store says, for any service. There is no other.
+
+The queue holds units (names of what is reconciled in one piece, such as a route table), never events; one unit is worked on by
+one task at a time; what is desired is always read anew. A round observes, plans (pure), applies, observes again and reports.
+Nothing runs before the first full snapshot, and nothing while the store is out of reach: then nothing on the device changes.
+Every write is fenced by the leader key. Drivers never retry; this is the one place that does.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from google.protobuf import timestamp_pb2
+
+from crossns import cache, errors, names, queue, resource, store, telemetry
+from crossns.registry import Registry
+from crossns.resource import Status
+from crossns.retry import Backoff
+from crossns.v1 import status_pb2
+
+# One slow unit blocks one worker only.
+WORKERS = 16
+# Even if every event was missed, drift is repaired within this time.
+RESYNC_S = 60.0
+BACKOFF = Backoff(0.05, 2.0, 10.0)
+# More links than this say no more about why a round ran.
+LINKS_MAX = 8
+
+log = logging.getLogger(__name__)
+
+
+class Operation(Protocol):
+    """What a plan is made of. `resource` is the name of the resource for whose sake it is done, and that it is held against."""
+
+    @property
+    def resource(self) -> str: ...
+
+
+Desired = TypeVar("Desired")
+Observed = TypeVar("Observed")
+Op = TypeVar("Op", bound=Operation)
+Desired_co = TypeVar("Desired_co", covariant=True)
+Observed_co = TypeVar("Observed_co", covariant=True)
+Op_contra = TypeVar("Op_contra", bound=Operation, contravariant=True)
+
+
+class World(Protocol[Desired_co]):
+    """The desired state of all units, kept from the store's changes. Does no I/O."""
+
+    def change(self, change: store.Change) -> Iterable[str]:
+        """Take a changed key in; the units that it concerns."""
+
+    def units(self) -> Iterable[str]: ...
+
+    def desired(self, unit: str) -> Desired_co: ...
+
+
+class Driver(Protocol[Observed_co, Op_contra]):
+    async def units(self) -> Iterable[str]:
+        """Units that the device has something of."""
+
+    async def observe(self, unit: str) -> Observed_co: ...
+
+    async def apply(self, op: Op_contra) -> None:
+        """Idempotent. Raises PermanentError or TemporaryError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rooms(Generic[Desired, Observed, Op]):
+    """What a service brings: its world, its pure rooms, its driver.
+
+    `report(desired, observed, failures, previous)` tells the status of each resource of the unit that it knows, None for one that
+    is being deleted and of which the device has nothing left. `previous` has this service's parts as last reported.
+    """
+
+    world: World[Desired]
+    plan: Callable[[Desired, Observed], tuple[Op, ...]]
+    report: Callable[[Desired, Observed, Mapping[str, errors.CrossnsError], Mapping[str, Status]], Mapping[str, Status | None]]
+    driver: Driver[Observed, Op]
+
+
+class Fenced(Exception):
+    """Another process leads now: this one must end."""
+
+
+class Reconciler(Generic[Desired, Observed, Op]):
+    def __init__(
+        self,
+        rooms: Rooms[Desired, Observed, Op],
+        backend: store.Store,
+        snapshot: cache.Cache,
+        keys: names.Keys,
+        fence: store.CreatedAt,
+        registries: Mapping[str, Registry],
+    ) -> None:
+        """`registries` by collection: those of the resources that this service owns."""
+        self._rooms = rooms
+        self._store = backend
+        self._cache = snapshot
+        self._keys = keys
+        self._fence = fence
+        self._registries = registries
+        self._queue = queue.Queue()
+        self._parts: dict[str, Status] = {}
+        self._attempts: dict[str, int] = {}
+        # Units whose last round did not end with everything as wanted: any change of the world may be what they wait for.
+        self._unsettled: set[str] = set()
+        # Unit -> trace contexts of the writes that wake it: the next round links to them.
+        self._causes: dict[str, dict[str, str]] = {}
+
+    def trigger(self, unit: str) -> None:
+        """Something in the world of `unit` changed."""
+        self._queue.add(unit)
+
+    def trigger_unsettled(self) -> None:
+        """Something changed that a unit which lacks something may be waiting for, such as a card that came back."""
+        for unit in self._unsettled:
+            self._queue.add(unit)
+
+    async def run(self) -> None:
+        """Work until cancelled. Raises Fenced when another process leads."""
+        await self._cache.wait_until_synced()
+        self._cache.subscribe(self._take)
+        self._take(tuple(store.Change(entry.key, entry.mod_revision, entry) for entry in self._cache.below(self._keys.device_prefix)))
+        for unit in {*self._rooms.world.units(), *await self._rooms.driver.units()}:
+            self._queue.add(unit)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._resync())
+            for _ in range(WORKERS):
+                tasks.create_task(self._work())
+
+    def _take(self, changes: tuple[store.Change, ...]) -> None:
+        own_status = self._keys.status("")
+        for change in changes:
+            if change.key.startswith(own_status):
+                self._adopt(change, own_status)
+                continue
+            cause = self._cause(change)
+            for unit in self._rooms.world.change(change):
+                self._queue.add(unit)
+                if cause:
+                    self._causes.setdefault(unit, {})[change.key] = cause
+
+    def _cause(self, change: store.Change) -> str:
+        """The trace context that was stored beside a desired value."""
+        parsed = self._keys.parse(change.key)
+        if parsed is None or parsed[1] != "desired":
+            return ""
+        entry = self._cache.get(self._keys.of(parsed[0]).trace(parsed[2]))
+        return entry.value.decode() if entry is not None else ""
+
+    def _adopt(self, change: store.Change, own_status: str) -> None:
+        """Own parts come from the store at start only: from then on this process alone writes them."""
+        name = change.key.removeprefix(own_status)
+        if change.entry is not None and name not in self._parts:
+            self._parts[name] = resource.load_status(names.collection(name), change.entry.value)
+
+    async def _resync(self) -> None:
+        while True:
+            await asyncio.sleep(RESYNC_S * random.uniform(0.8, 1.2))  # noqa: S311 - jitter, no secret
+            for unit in {*self._rooms.world.units(), *await self._rooms.driver.units()}:
+                self._queue.add(unit)
+
+    async def _work(self) -> None:
+        while True:
+            unit = await self._queue.take()
+            try:
+                await self._cache.wait_until_connected()
+                causes = list(self._causes.pop(unit, {}).values())
+                with telemetry.span("reconcile", links=causes[-LINKS_MAX:], unit=unit):
+                    settled = await self._round(unit)
+                self._attempts.pop(unit, None)
+                if settled:
+                    self._unsettled.discard(unit)
+                else:
+                    self._unsettled.add(unit)
+            except errors.TemporaryError as error:
+                self._again(unit, error)
+            except errors.CrossnsError as error:
+                log.exception("round failed: %s", error.message, extra={"unit": unit})
+                self._again(unit, error)
+            finally:
+                self._queue.done(unit)
+
+    def _again(self, unit: str, error: errors.CrossnsError) -> None:
+        attempt = self._attempts.get(unit, 0)
+        self._attempts[unit] = attempt + 1
+        self._unsettled.add(unit)
+        delay_s = BACKOFF.delay(attempt) * random.uniform(0.8, 1.2)  # noqa: S311 - jitter, no secret
+        log.info("again in %.2f s: %s", delay_s, error.message, extra={"unit": unit, "reason": error.reason})
+        self._queue.add_after(unit, delay_s)
+
+    async def _round(self, unit: str) -> bool:
+        """One round; whether all is as wanted."""
+        rooms = self._rooms
+        desired = rooms.world.desired(unit)
+        observed = await rooms.driver.observe(unit)
+        failures: dict[str, errors.CrossnsError] = {}
+        ops = rooms.plan(desired, observed)
+        if ops:
+            await self._announce(rooms.report(desired, observed, {}, self._parts))
+            failures = await self._apply(unit, ops)
+            desired = rooms.world.desired(unit)
+            observed = await rooms.driver.observe(unit)
+        report = rooms.report(desired, observed, failures, self._parts)
+        await self._write(report)
+        left = rooms.plan(desired, observed)
+        if left and not failures:
+            raise errors.Aborted("IN_PROGRESS", f"{unit}: {len(left)} operations are left, the first is {left[0]!r}")
+        for failure in failures.values():
+            if isinstance(failure, errors.TemporaryError):
+                raise failure
+        return all(status is None or status.state == status_pb2.STATE_READY for status in report.values())
+
+    async def _apply(self, unit: str, ops: tuple[Op, ...]) -> dict[str, errors.CrossnsError]:
+        """Apply in order. After a failure the other operations for the same resource are left out, those for others go on."""
+        failures: dict[str, errors.CrossnsError] = {}
+        for op in ops:
+            if op.resource in failures:
+                continue
+            try:
+                with telemetry.span(f"apply {type(op).__name__}", resource=op.resource, op=repr(op)):
+                    await self._rooms.driver.apply(op)
+            except errors.CrossnsError as error:
+                failures[op.resource] = error
+                log.warning("%r failed: %s", op, error.message, extra={"unit": unit, "reason": error.reason})
+        log.info("applied %d operations, %d failed", len(ops), len(failures), extra={"unit": unit, "operations": len(ops)})
+        return failures
+
+    async def _announce(self, report: Mapping[str, Status | None]) -> None:
+        """Before the device is first touched for a resource its part is there, so that a deletion knows whom it waits for."""
+        new = [name for name, status in report.items() if status is not None and name not in self._parts]
+        await self._commit({name: _pending(name) for name in new})
+
+    async def _write(self, report: Mapping[str, Status | None]) -> None:
+        """Write what changed; take out for good what is cleared."""
+        changed: dict[str, Status | None] = {}
+        for name, status in report.items():
+            previous = self._parts.get(name)
+            if status is None:
+                collection = names.collection(name)
+                if collection in self._registries:
+                    await self._remove(name, self._registries[collection])
+                elif previous is not None:
+                    changed[name] = None
+            elif previous is None or _stamped(status, previous) != previous:
+                changed[name] = status
+        await self._commit(changed)
+
+    async def _remove(self, name: str, registry: Registry) -> None:
+        try:
+            if await registry.remove(name, self._fence):
+                self._parts.pop(name, None)
+        except store.Conflict as conflict:
+            raise Fenced(name) from conflict
+
+    async def _commit(self, statuses: Mapping[str, Status | None]) -> None:
+        if not statuses:
+            return
+        effects: list[store.Effect] = [
+            store.Delete(self._keys.status(name))
+            if status is None
+            else store.Put(self._keys.status(name), status.SerializeToString(deterministic=True))
+            for name, status in statuses.items()
+        ]
+        try:
+            await self._store.commit([self._fence], effects)
+        except store.Conflict as conflict:
+            raise Fenced(self._fence.key) from conflict
+        for name, status in statuses.items():
+            if status is None:
+                self._parts.pop(name, None)
+            else:
+                self._parts[name] = status
+
+
+def _pending(name: str) -> Status:
+    status = resource.MESSAGES[names.collection(name)]().status
+    status.state = status_pb2.STATE_PENDING
+    return status
+
+
+def _stamped(status: Status, previous: Status) -> Status:
+    """`status` with the time at which each condition last changed: the previous one's where it did not."""
+    before = {(condition.type, condition.service): condition for condition in previous.conditions}
+    now = timestamp_pb2.Timestamp()
+    now.GetCurrentTime()
+    for condition in status.conditions:
+        old = before.get((condition.type, condition.service))
+        same = old is not None and old.status == condition.status
+        condition.last_transition_time.CopyFrom(old.last_transition_time if old is not None and same else now)
+    return status

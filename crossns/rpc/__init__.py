@@ -1,0 +1,26 @@
+"""gRPC for every service and client: servers with trace, caller, policy, deadlines and errors of the tree; channels; the mapping.
+
+Knows no service. Above it nobody handles grpc's own exceptions.
+"""
+
+from crossns.rpc.channel import Tls, channel
+from crossns.rpc.guard import Context
+from crossns.rpc.identity import ANONYMOUS, Identity, caller
+from crossns.rpc.policy import Policy, by_role
+from crossns.rpc.server import Server, Service
+from crossns.rpc.status import error_of, translated
+
+__all__ = [
+    "ANONYMOUS",
+    "Context",
+    "Identity",
+    "Policy",
+    "Server",
+    "Service",
+    "Tls",
+    "by_role",
+    "caller",
+    "channel",
+    "error_of",
+    "translated",
+]

@@ -1,0 +1,107 @@
+"""The gRPC server of every service: one line in `app` makes it listen, guarded, with health and reflection.
+
+A unix socket is bound under a name of this process and renamed into place: connections never meet a gap, and a predecessor
+that ends late cannot take its successor's socket away (gRPC unlinks at its end the path that it bound).
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import grpc
+from grpc import aio
+from grpc_health.v1 import health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from crossns.rpc import health, identity
+from crossns.rpc.channel import KEEPALIVE_OPTIONS, MESSAGE_OPTIONS
+from crossns.rpc.guard import Context, Guard, Identify, metadata_of
+from crossns.rpc.policy import Policy
+
+# (add_XServicer_to_server, servicer)
+Service = tuple[Callable[[Any, aio.Server], None], Any]
+
+UNIX = "unix:"
+# A socket's group may connect, nobody else: its directory's group is the gateway's.
+_SOCKET_UMASK = 0o007
+_OPTIONS = (
+    *MESSAGE_OPTIONS,
+    *KEEPALIVE_OPTIONS,
+    # Two servers on one TCP port would each get a part of the calls.
+    ("grpc.so_reuseport", 0),
+    # Our own clients ping every 20 s, also between calls.
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+)
+
+
+def by_metadata(context: Context) -> identity.Identity:
+    """The caller as the gateway says: right only on sockets that nobody else can open."""
+    return identity.of_metadata(metadata_of(context))
+
+
+class Server:
+    """Serves `services` (by full name, such as `crossns.v1.RouteTables`) on `addresses`: `unix:PATH` or `HOST:PORT`.
+
+    `policy` decides about every method, `identify` tells it the caller, `ready` answers health checks. `credentials` hold for
+    the TCP addresses.
+    """
+
+    def __init__(
+        self,
+        address: str | Sequence[str],
+        services: Mapping[str, Service],
+        policy: Policy,
+        ready: Callable[[], bool],
+        *,
+        credentials: grpc.ServerCredentials | None = None,
+        identify: Identify = by_metadata,
+    ) -> None:
+        self._addresses = (address,) if isinstance(address, str) else tuple(address)
+        self._credentials = credentials
+        self._bound: list[tuple[Path, os.stat_result]] = []
+        self._server = aio.server(interceptors=[Guard(policy, identify)], options=_OPTIONS)
+        for add, servicer in services.values():
+            add(servicer, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(health.Health(services, ready), self._server)
+        reflection.enable_server_reflection((*services, health.SERVICE, reflection.SERVICE_NAME), self._server)
+        # Ports in the order of the TCP addresses: what port 0 became.
+        self.ports: list[int] = []
+
+    async def start(self) -> None:
+        """Listen; raises OSError where an address cannot be had."""
+        for address in self._addresses:
+            if address.startswith(UNIX):
+                self._bind_unix(Path(address.removeprefix(UNIX)))
+            else:
+                self.ports.append(self._bind(address, self._credentials))
+        await self._server.start()
+
+    async def stop(self, grace_s: float) -> None:
+        """Take no new calls, give the running ones `grace_s`, then cancel them."""
+        for path, ours in self._bound:
+            with suppress(FileNotFoundError):
+                if os.path.samestat(path.stat(), ours):
+                    path.unlink()
+        self._bound.clear()
+        await self._server.stop(grace_s)
+
+    def _bind(self, address: str, credentials: grpc.ServerCredentials | None) -> int:
+        try:
+            if credentials is None:
+                return self._server.add_insecure_port(address)
+            return self._server.add_secure_port(address, credentials)
+        except RuntimeError as error:
+            raise OSError(f"cannot listen on {address}: is the address on this machine, and free?") from error
+
+    def _bind_unix(self, path: Path) -> None:
+        own = path.with_name(f".{os.getpid()}.{path.name}")
+        umask = os.umask(_SOCKET_UMASK)
+        try:
+            self._bind(f"{UNIX}{own}", None)
+        finally:
+            os.umask(umask)
+        own.replace(path)
+        self._bound.append((path, path.stat()))

@@ -1,0 +1,225 @@
+"""One agent per table: forked by the zygote, adopted from its record, forked again when it ends.
+
+Called by the launcher. An agent writes its record itself and keeps it locked while it lives, so there is never a second one
+in a namespace; the launcher only reads. The zygote dies with the launcher, agents do not.
+"""
+
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from crossns import errors, pidfd
+from services.nsmanager.launcher import records, watch
+from services.nsmanager.launcher.loop import Reactor, Timer
+
+# An agent that has not come up by then is forked once more.
+_READY_S = 2.0
+# What a caller waits for an agent at most.
+_PATIENCE_S = 5.0
+_REQUEST_MAX = 4096
+_log = logging.getLogger(__name__)
+
+Done = Callable[[errors.CrossnsError | None], None]
+
+
+class Fork(msgspec.Struct, frozen=True):
+    """To the zygote: an agent for this table, in the namespace whose mount is `path` ("": the zygote's own)."""
+
+    table: str
+    cookie: int
+    path: str
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """From a new agent: its socket is open."""
+
+    table: str
+    cookie: int
+    process: records.Process
+
+
+@dataclass(eq=False, slots=True)
+class Agent:
+    """What the launcher knows of one table's agent. `pid` 0: none answers now."""
+
+    fork: Fork
+    pid: int = 0
+    restarts: int = 0
+    crashes: int = 0
+    since: float = 0.0
+    watch: watch.Watch | None = None
+    timer: Timer | None = None
+    waiting: list[Done] = field(default_factory=list)
+    # Set once the agent shall end and stay away.
+    leaving: Callable[[], None] | None = None
+
+
+class Agents:
+    """`exited(table, pid)` is called when one ended that nobody sent away."""
+
+    def __init__(self, reactor: Reactor, directory: Path, exited: Callable[[str, int], None]) -> None:
+        self._reactor = reactor
+        self._records = directory
+        self._exited = exited
+        self._agents: dict[str, Agent] = {}
+        self._zygote: socket.socket | None = None
+
+    def get(self, table: str) -> Agent | None:
+        return self._agents.get(table)
+
+    def ensure(self, fork: Fork, done: Done) -> None:
+        """Adopt or fork the agent; `done(None)` when it answers, an error when it does not in time."""
+        agent = self._agents.get(fork.table)
+        if agent and (agent.leaving or agent.fork.cookie != fork.cookie):
+            done(errors.AgentUnavailable("AGENT_UNAVAILABLE", f"the former agent of {fork.table} is still ending: try again"))
+            return
+        if agent is None:
+            agent = self._agents[fork.table] = Agent(fork)
+            if not self._adopt(agent):
+                self._request(agent)
+        if agent.pid:
+            done(None)
+        else:
+            self._await(agent, done)
+
+    def end(self, table: str, cookie: int, done: Callable[[], None]) -> None:
+        """End the agent for good, its record and socket with it."""
+        agent = self._agents.get(table)
+        if agent is None:
+            # One of an earlier life, in a namespace that was listed but not adopted, cannot be: adoption comes first.
+            done()
+            return
+
+        def gone() -> None:
+            self._agents.pop(table, None)
+            records.remove(self._record(table, cookie))
+            done()
+
+        _settle(agent, errors.AgentUnavailable("AGENT_UNAVAILABLE", f"{table} is being destroyed"))
+        if agent.timer:
+            agent.timer.cancel()
+        if agent.watch:
+            agent.leaving = gone
+            agent.watch.end()
+        else:
+            gone()
+
+    def _record(self, table: str, cookie: int) -> Path:
+        return self._records / f"{table}.{cookie}"
+
+    def _adopt(self, agent: Agent) -> bool:
+        """Whether an agent of the namespace lives; it is watched from now on."""
+        known = records.read(self._record(agent.fork.table, agent.fork.cookie), records.Process)
+        fd = pidfd.open_process(known.pid, known.started) if known else None
+        if known is None or fd is None:
+            return False
+        agent.pid, agent.since = known.pid, time.monotonic()
+        agent.watch = watch.Watch(self._reactor, fd, lambda _status: self._on_end(agent))
+        _settle(agent, None)
+        return True
+
+    def _await(self, agent: Agent, done: Done) -> None:
+        def too_late() -> None:
+            if done in agent.waiting:
+                agent.waiting.remove(done)
+                done(errors.AgentUnavailable("AGENT_UNAVAILABLE", f"the agent of {agent.fork.table} did not come up"))
+
+        agent.waiting.append(done)
+        self._reactor.call_later(_PATIENCE_S, too_late)
+
+    def _request(self, agent: Agent) -> None:
+        """Ask the zygote for the agent, until it is there."""
+        if agent.pid or self._adopt(agent):
+            return
+        try:
+            self._living_zygote().send(msgspec.json.encode(agent.fork))
+        except OSError as error:
+            _log.warning("the zygote does not take a request: %s", error)
+        agent.timer = self._reactor.call_later(_READY_S, lambda: self._request(agent))
+
+    def start_zygote(self) -> None:
+        """Have it preloaded before the first table asks."""
+        self._living_zygote()
+
+    def _living_zygote(self) -> socket.socket:
+        if self._zygote is None:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            ours.setblocking(False)
+            theirs.set_inheritable(True)
+            with theirs:
+                argv = [sys.executable, "-m", "services.nsmanager.agent", str(theirs.fileno())]
+                pid = os.posix_spawn(sys.executable, argv, os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))})
+            self._zygote = ours
+            self._reactor.add_reader(ours.fileno(), lambda: self._on_message(ours))
+            watch.Watch(self._reactor, os.pidfd_open(pid), lambda status: self._on_zygote_end(ours, status))
+        return self._zygote
+
+    def _on_zygote_end(self, zygote: socket.socket, status: int) -> None:
+        # It dies only when killed. Who waits for it asks again by timer.
+        _log.warning("the zygote ended with status %d", status)
+        self._reactor.remove_reader(zygote.fileno())
+        zygote.close()
+        self._zygote = None
+
+    def _on_message(self, zygote: socket.socket) -> None:
+        try:
+            message = zygote.recv(_REQUEST_MAX)
+        except BlockingIOError:
+            return
+        except OSError:
+            message = b""
+        if message:
+            self._on_ready(msgspec.json.decode(message, type=Ready))
+        else:
+            self._reactor.remove_reader(zygote.fileno())
+
+    def sweep(self) -> None:
+        """Kill agents of namespaces that were destroyed while they were coming up, and drop the records of the dead."""
+        expected = {self._record(agent.fork.table, agent.fork.cookie) for agent in self._agents.values()}
+        for path in set(self._records.iterdir()) - expected:
+            known = records.read(path, records.Process)
+            if known:
+                _kill(known)
+            records.remove(path)
+
+    def _on_ready(self, ready: Ready) -> None:
+        agent = self._agents.get(ready.table)
+        if agent is None or agent.fork.cookie != ready.cookie:
+            # Its table was destroyed while it was coming up.
+            _kill(ready.process)
+            records.remove(self._record(ready.table, ready.cookie))
+        elif not agent.pid and self._adopt(agent) and agent.timer:
+            agent.timer.cancel()
+
+    def _on_end(self, agent: Agent) -> None:
+        pid, agent.pid, agent.watch = agent.pid, 0, None
+        if agent.leaving:
+            agent.leaving()
+            return
+        _log.warning("agent of %s (pid %d) ended", agent.fork.table, pid)
+        self._exited(agent.fork.table, pid)
+        lived_s = time.monotonic() - agent.since
+        agent.crashes = agent.crashes + 1 if lived_s < watch.SETTLED_S else 1
+        agent.restarts += 1
+        agent.timer = self._reactor.call_later(watch.rest_s(agent.crashes), lambda: self._request(agent))
+
+
+def _settle(agent: Agent, outcome: errors.CrossnsError | None) -> None:
+    waiting, agent.waiting = agent.waiting, []
+    for done in waiting:
+        done(outcome)
+
+
+def _kill(process: records.Process) -> None:
+    fd = pidfd.open_process(process.pid, process.started)
+    if fd is not None:
+        pidfd.send(fd, signal.SIGKILL)
+        os.close(fd)

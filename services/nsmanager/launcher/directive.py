@@ -1,0 +1,84 @@
+"""Which HAProxy configuration the launcher lets run: a closed list, because a configuration file is power.
+
+Called by `engine` before a file is written. HAProxy runs whatever a `program` section, `external-check` or Lua names, with
+SYS_ADMIN; so a line passes only if its section and first words are known to do nothing but proxying. Quotes, escapes and
+variables are refused altogether: with them a word could be written in a way that is read differently here and there.
+"""
+
+import re
+from pathlib import Path
+
+from crossns import errors
+
+# Longer than any real one: 5,000 vServices with 4 members each take 2 MB.
+CONFIG_MAX = 16 * 1024 * 1024
+SECTIONS = frozenset({"global", "defaults", "frontend", "backend", "listen", "peers"})
+_GLOBAL = frozenset({"maxconn", "nbthread", "hard-stop-after", "log", "stats", "localpeer", "maxpipes", "description", "spread-checks"})
+_PEERS = frozenset({"peer", "table", "description"})
+_PROXY = frozenset(
+    {
+        *("acl", "backlog", "balance", "bind", "compression", "cookie", "default-server", "default_backend", "description"),
+        *("disabled", "enabled", "force-persist", "fullconn", "hash-balance-factor", "hash-type", "http-after-response"),
+        *("http-check", "http-request", "http-response", "http-reuse", "id", "ignore-persist", "log", "log-format", "log-tag"),
+        *("maxconn", "mode", "monitor-uri", "no", "option", "rate-limit", "redirect", "retries", "retry-on", "server"),
+        *("server-template", "source", "stick", "stick-table", "tcp-check", "tcp-request", "tcp-response", "timeout"),
+        *("unique-id-format", "unique-id-header", "use-server", "use_backend"),
+    }
+)
+_ALLOWED = {"global": _GLOBAL, "peers": _PEERS} | dict.fromkeys(("defaults", "frontend", "backend", "listen"), _PROXY)
+# Inside lines that are allowed otherwise: code, other programs, files, sockets of this machine.
+_FORBIDDEN = re.compile(r"(?:^|[\s,(])(?:lua[.]|external-check|file\s|lf-file\s|errorfile|-f\s|-F\s)")
+_STRANGE = re.compile(r"[^\x20-\x7e\t\n]|[\\\"'$]")
+# `unix@`, `abns@`, `fd@`, `sockpair@` and plain paths reach sockets of this machine; `ipv4@` and `ipv6@` do not.
+_LOCAL_ADDRESS = re.compile(r"(?:^|,)(?:/|(?!ipv[46]@)[\w+]+@)")
+# Word of the line in which an address stands.
+_ADDRESS_AT = {"bind": 1, "server": 2, "server-template": 3, "peer": 2}
+_LOG_TARGETS = re.compile(r"global|stdout|stderr|/[\w./-]+")
+
+
+def check(config: str, engine_dir: Path) -> None:
+    """Raises PermanentError ENGINE_REFUSED that names the first line that may not run."""
+    if len(config) > CONFIG_MAX:
+        raise _refused(0, f"it is longer than {CONFIG_MAX} characters")
+    section = ""
+    for number, line in enumerate(config.splitlines(), start=1):
+        words = line.split("#", 1)[0].split()
+        if _STRANGE.search(line):
+            raise _refused(number, "quotes, escapes, variables and characters beyond ASCII may not stand in it")
+        if not words:
+            continue
+        if words[0] in SECTIONS:
+            section = words[0]
+        elif not section or not _is_allowed(section, words):
+            raise _refused(number, f"{' '.join(words[:2])} is not among what may stand in {section or 'no section'}")
+        elif reason := _reason_against(words, engine_dir):
+            raise _refused(number, reason)
+
+
+def _is_allowed(section: str, words: list[str]) -> bool:
+    return words[0] in _ALLOWED[section] or (section == "global" and words[0].startswith("tune.") and "lua" not in words[0])
+
+
+def _reason_against(words: list[str], engine_dir: Path) -> str:
+    if _FORBIDDEN.search(" ".join(words)):
+        return "it names code, a program or a file"
+    if words[0] == "stats" and not (words[1:2] == ["timeout"] or _is_own_socket(words, engine_dir)):
+        return f"the only sockets are those directly in {engine_dir}"
+    if words[0] == "log" and not _LOG_TARGETS.fullmatch(words[1] if len(words) > 1 else ""):
+        return "logs go to the local syslog socket, stdout or stderr"
+    at = _ADDRESS_AT.get(words[0])
+    if at is not None and len(words) > at and _LOCAL_ADDRESS.search(words[at]):
+        return "only IP addresses are listened on and connected to"
+    return ""
+
+
+def _is_own_socket(words: list[str], engine_dir: Path) -> bool:
+    if words[1:2] != ["socket"] or len(words) < 3:
+        return False
+    path = Path(words[2].removeprefix("unix@"))
+    return path.parent == engine_dir and path.name not in {"", ".", ".."}
+
+
+def _refused(number: int, reason: str) -> errors.PermanentError:
+    where = f"line {number} of the configuration" if number else "the configuration"
+    return errors.PermanentError("ENGINE_REFUSED", f"{where} may not run: {reason}", line=number)

@@ -1,0 +1,151 @@
+"""Namespaces as mounts: each of ours twice, for operators and as the record that outlives every process.
+
+Called by the launcher alone. `incarnations/<table>.<cookie>` is made first and removed last, so whatever a crash leaves is
+found by listing; the two moments in which a plain file stands without its mount are covered by an intent.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from crossns import errors, netns
+from crossns.layout import Layout
+from services.nsmanager.launcher import records
+
+# A missing VIP never stops an engine: it may bind before the address is there.
+_SYSCTLS = ("/proc/sys/net/ipv4/ip_nonlocal_bind", "/proc/sys/net/ipv6/ip_nonlocal_bind")
+
+
+class Intent(msgspec.Struct, frozen=True):
+    """Files that are being made for a mount, or removed after one."""
+
+    paths: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Incarnation:
+    """A table's living namespace. `path` is its mount for engines and agents."""
+
+    table: str
+    cookie: int
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What stands under a table's name in `layout.netns`."""
+
+    attached: bool
+    occupied: bool
+
+
+class Namespaces:
+    """Raises PermanentError FOREIGN_OBJECT where something that is not ours stands in the way; it is left alone."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._names = layout.netns
+        self._incarnations = layout.incarnations
+        self._intent = layout.launcher_dir / "intent"
+
+    def recover(self) -> None:
+        """Finish what a crash interrupted; then every entry must be a namespace, or the mounts of an earlier life are hidden."""
+        self._settle()
+        for path in self._incarnations.iterdir():
+            if not netns.is_namespace(path):
+                raise errors.PermanentError("FOREIGN_OBJECT", _HIDDEN.format(path=path), path=path)
+
+    def all(self) -> list[Incarnation]:
+        """By table."""
+        found = []
+        for path in sorted(self._incarnations.iterdir()):
+            table, _, number = path.name.rpartition(".")
+            if number.isdecimal() and netns.is_namespace(path):
+                found.append(Incarnation(table, int(number), path))
+        return found
+
+    def find(self, table: str) -> Incarnation | None:
+        return next((found for found in self.all() if found.table == table), None)
+
+    def sight(self, table: str, incarnation: Incarnation | None) -> Sight:
+        path = self._names / table
+        attached = incarnation is not None and netns.is_same(path, incarnation.path)
+        return Sight(attached, occupied=not attached and os.path.lexists(path))
+
+    def strangers(self, known: set[str]) -> list[str]:
+        """Names in `layout.netns` that are no table's of `known`."""
+        return sorted(path.name for path in self._names.iterdir() if path.name not in known)
+
+    def create(self, table: str) -> Incarnation:
+        """The table's namespace with both mounts, made unless it is there: `lo` up, nothing else in it."""
+        incarnation = self.find(table)
+        self._check_free(table, incarnation)
+        incarnation = incarnation or netns.inside_new(lambda: self._place(table))
+        self.attach(incarnation)
+        return incarnation
+
+    def attach(self, incarnation: Incarnation) -> None:
+        """Show it under its name again."""
+        self._check_free(incarnation.table, incarnation)
+        path = self._names / incarnation.table
+        if not netns.is_same(path, incarnation.path):
+            with self._intending(path):
+                _make_file(path)
+                netns.mount(incarnation.path, path, netns.MS_BIND)
+
+    def destroy(self, incarnation: Incarnation) -> None:
+        """Drop both mounts, the record last. The namespace ends with its last user."""
+        name = self._names / incarnation.table
+        paths = [name, incarnation.path] if netns.is_same(name, incarnation.path) else [incarnation.path]
+        with self._intending(*paths):
+            for path in paths:
+                # Somebody may have mounted it once more.
+                while netns.is_namespace(path):
+                    netns.umount(path)
+
+    def _check_free(self, table: str, incarnation: Incarnation | None) -> None:
+        if self.sight(table, incarnation).occupied:
+            path = self._names / table
+            message = f"{path} is there and not ours: remove it with `ip netns delete {table}`, or choose another name"
+            raise errors.PermanentError("FOREIGN_OBJECT", message, path=path)
+
+    def _place(self, table: str) -> Incarnation:
+        # In the new namespace's only thread. Up to the mount a crash ends the namespace; from then on the mount is its record.
+        cookie = netns.cookie()
+        path = self._incarnations / f"{table}.{cookie}"
+        for sysctl in _SYSCTLS:
+            Path(sysctl).write_text("1", encoding="ascii")
+        netns.raise_loopback()
+        with self._intending(path):
+            _make_file(path)
+            netns.bind_here(path)
+        return Incarnation(table, cookie, path)
+
+    @contextlib.contextmanager
+    def _intending(self, *paths: Path) -> Iterator[None]:
+        records.write(self._intent, Intent(tuple(str(path) for path in paths)))
+        try:
+            yield
+        finally:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Of the intended files only those stay on which a namespace is mounted."""
+        intent = records.read(self._intent, Intent)
+        for path in map(Path, intent.paths if intent else ()):
+            if not netns.is_namespace(path):
+                path.unlink(missing_ok=True)
+        records.remove(self._intent)
+
+
+_HIDDEN = (
+    "{path} is a plain file where a namespace should be mounted: the launcher's mounts are hidden from this mount namespace. "
+    "Start it where it was started before, or, when its tables are gone for good, remove the file"
+)
+
+
+def _make_file(path: Path) -> None:
+    os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444))

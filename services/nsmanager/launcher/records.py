@@ -1,0 +1,49 @@
+"""Small files that survive the launcher: written whole or not at all, private to root.
+
+Called by whatever must be found again after a crash: the fence, agents, engines, an unfinished mount.
+"""
+
+import contextlib
+import os
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+R = TypeVar("R")
+
+
+def write(path: Path, record: msgspec.Struct) -> None:
+    """Put `record` in place of what stood there; a crash leaves the old or the new one. Survives processes, not the machine."""
+    write_bytes(path, msgspec.json.encode(record))
+
+
+def write_bytes(path: Path, content: bytes, *, mode: int = 0o600, gid: int = 0) -> None:
+    """The same for any content; `gid` may read it where `mode` says so."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    with open(fd, "wb") as file:
+        file.write(content)
+        os.fchown(fd, 0, gid)
+        os.fchmod(fd, mode)
+    fresh.replace(path)
+
+
+def read(path: Path, kind: type[R]) -> R | None:
+    """The record; None where there is none. A file that is none of ours raises: it is not ours to throw away."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except FileNotFoundError:
+        return None
+
+
+def remove(path: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()
+
+
+class Process(msgspec.Struct, frozen=True):
+    """A process as `pidfd` finds it again."""
+
+    pid: int
+    started: int

@@ -1,0 +1,102 @@
+"""The values that nsmanager plans with. A table is named by its id here (`tenant-a`), as on the device."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+BUILT_IN = "default"
+
+
+def mark_of(resource: str) -> str:
+    """The altname that marks an interface's link: iproute2 refuses a slash in one."""
+    return resource.replace("/", ".")
+
+
+def resource_of(mark: str) -> str:
+    """The inverse of `mark_of`."""
+    return mark.replace(".", "/", 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    resource: str
+    id: str
+    index: int
+    forwarding: bool
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """`card_name` or `card_mac` select a network card of `default` (kind "physical"). `ports` are those of a bridge or bond."""
+
+    resource: str
+    table: str
+    name: str
+    kind: str
+    addresses: tuple[str, ...]
+    mtu: int
+    up: bool
+    generation: int
+    card_name: str = ""
+    card_mac: str = ""
+    parent: str = ""
+    ports: tuple[str, ...] = ()
+    attributes: Mapping[str, str] = MappingProxyType({})
+
+    @property
+    def mark(self) -> str:
+        return mark_of(self.resource)
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    gateway: str
+    interface: str
+    weight: int
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    resource: str
+    table: str
+    destination: str
+    kernel_table: int
+    metric: int
+    kind: str
+    hops: tuple[Hop, ...]
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Vip:
+    """The address of one frontend of a vService; `prefix` is address/32 or address/128. `siblings`: all its frontends."""
+
+    resource: str
+    frontend: str
+    table: str
+    prefix: str
+    generation: int
+    siblings: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """Everything that one route table should be. `table` None: it should not be there.
+
+    `leaving`: resources of the table that are being deleted; `leaving_vips` the same for frontends; `all_links`: every
+    living interface of the device by resource name, this table's included.
+    """
+
+    id: str
+    table: Table | None
+    links: tuple[Link, ...] = ()
+    routes: tuple[Route, ...] = ()
+    vips: tuple[Vip, ...] = ()
+    leaving: frozenset[str] = frozenset()
+    leaving_vips: tuple[Vip, ...] = ()
+    all_links: Mapping[str, Link] = MappingProxyType({})
+
+    @property
+    def is_built_in(self) -> bool:
+        return self.id == BUILT_IN

@@ -1,0 +1,149 @@
+"""Links: cards are taken out of `default` and given back, virtual links are made and deleted, both by their mark.
+
+A card in a table carries its resource's mark and remembers its name in `default`; so it is found after any absence, and a link
+without a mark is never touched. A bridge cannot change namespace: like every virtual link it is made anew in its new table.
+"""
+
+from collections.abc import Iterator
+
+from crossns import operation
+from services.nsmanager.model import BUILT_IN, Desired, Link, resource_of
+from services.nsmanager.plan.observed import At, Observed
+
+
+def plan(desired: Desired, observed: Observed) -> tuple[At, ...]:
+    """Make, take in and set the table's links, parents before those that sit on them."""
+    ordered = sorted(desired.links, key=lambda link: (_depth(link, desired), link.resource))
+    made = [op for link in ordered for op in _present(link, desired, observed)]
+    return (*made, *(op for link in ordered for op in _ports(link, desired, observed)))
+
+
+def released(desired: Desired, observed: Observed) -> tuple[At, ...]:
+    """Give back the cards, and delete the virtual links, that carry our mark and are not wanted here."""
+    return tuple(
+        op
+        for mark, link in sorted(observed.own_links.items())
+        if not _is_wanted_here(mark, link, desired)
+        for op in _release(mark, link, desired)
+    )
+
+
+def evacuated(desired: Desired, observed: Observed) -> tuple[At, ...]:
+    """Give back every card of ours, wanted elsewhere or not: the namespace goes, and its virtual links with it."""
+    cards = [(mark, link) for mark, link in sorted(observed.own_links.items()) if link.was]
+    return tuple(op for mark, link in cards for op in _release(mark, link, desired))
+
+
+def find(link: Link, desired: Desired, observed: Observed) -> operation.Link | None:
+    """The link in its table; None where it is elsewhere or nowhere, or must be made anew."""
+    seen = observed.own_links.get(link.mark)
+    return seen if seen is not None and _is_wanted_here(link.mark, seen, desired) else None
+
+
+def card(link: Link, observed: Observed) -> tuple[str, operation.Link] | None:
+    """Where the card is that is not yet in its table, and what it looks like there."""
+    if link.mark in observed.marked:
+        return observed.marked[link.mark]
+    return next(((BUILT_IN, seen) for seen in observed.cards if _fits(link, seen)), None)
+
+
+def is_known(link: Link, seen: operation.Link) -> bool:
+    """Whether a virtual link that carries the mark is as the spec says, so that it need not be made anew."""
+    return seen.kind == link.kind and all(seen.attributes.get(key) == value for key, value in link.attributes.items() if key not in _MUTABLE)
+
+
+# Attributes that can be changed on a living link.
+_MUTABLE = frozenset({"stp"})
+
+
+def _depth(link: Link, desired: Desired) -> int:
+    """How many parents a link has below it; a loop ends at the number of links."""
+    depth = 0
+    while link.parent in desired.all_links and depth <= len(desired.all_links):
+        link = desired.all_links[link.parent]
+        depth += 1
+    return depth
+
+
+def _fits(link: Link, seen: operation.Link) -> bool:
+    return seen.name == link.card_name if link.card_name else seen.mac == link.card_mac
+
+
+def _is_wanted_here(mark: str, seen: operation.Link, desired: Desired) -> bool:
+    wanted = desired.all_links.get(resource_of(mark))
+    if wanted is None:
+        return False
+    if wanted.kind == "physical":
+        # A card that is wanted elsewhere is pulled by the table that wants it.
+        return True
+    return wanted.table == desired.id and is_known(wanted, seen)
+
+
+def _release(mark: str, seen: operation.Link, desired: Desired) -> Iterator[At]:
+    resource = resource_of(mark)
+    if not seen.was:
+        yield At(resource, desired.id, operation.DeleteLink(name=seen.name, mark=mark))
+    elif desired.is_built_in:
+        yield At(resource, BUILT_IN, operation.MarkLink(name=seen.name, mark=""))
+    else:
+        yield At(resource, desired.id, operation.MoveLink(name=seen.name, table=BUILT_IN, new_name=seen.was, mark=""))
+
+
+def _present(link: Link, desired: Desired, observed: Observed) -> Iterator[At]:
+    seen = find(link, desired, observed)
+    if seen is not None:
+        yield from _settings(link, seen, seen.name, desired.id)
+        return
+    if link.kind != "physical":
+        yield _created(link, desired)
+        yield from _settings(link, None, link.name, desired.id)
+        return
+    place = card(link, observed)
+    if place is None:
+        return
+    table, there = place
+    if table == desired.id:
+        yield At(link.resource, table, operation.MarkLink(name=there.name, mark=link.mark))
+        yield from _settings(link, there, there.name, desired.id)
+    else:
+        yield At(link.resource, table, operation.MoveLink(name=there.name, table=desired.id, new_name=link.name, mark=link.mark))
+        yield from _settings(link, None, link.name, desired.id)
+
+
+def _created(link: Link, desired: Desired) -> At:
+    """A link on a parent is made where the parent is, into this table."""
+    parent = desired.all_links.get(link.parent)
+    where = parent.table if parent is not None else desired.id
+    create = operation.CreateLink(
+        name=link.name,
+        mark=link.mark,
+        kind=link.kind,  # type: ignore[arg-type]
+        parent=parent.name if parent is not None else "",
+        table="" if where == desired.id else desired.id,
+        attributes=dict(link.attributes),
+    )
+    return At(link.resource, where, create)
+
+
+def _settings(link: Link, seen: operation.Link | None, name: str, table: str) -> Iterator[At]:
+    """Bring name, MTU, state and changeable attributes in line. `seen` None: it was just made, or moved in, and is down."""
+    new_name = link.name if name != link.name else None
+    mtu = link.mtu if link.mtu and (seen is None or seen.mtu != link.mtu) else None
+    up = link.up if seen is None or seen.up != link.up else None
+    attributes = {key: value for key, value in link.attributes.items() if seen is not None and key in _MUTABLE and seen.attributes.get(key) != value}
+    if new_name is not None or mtu is not None or attributes or up or (up is not None and seen is not None):
+        yield At(link.resource, table, operation.SetLink(name=name, new_name=new_name, mtu=mtu, up=up, attributes=attributes))
+
+
+def _ports(link: Link, desired: Desired, observed: Observed) -> Iterator[At]:
+    """Join the ports of a bridge or bond, let go of those that are ours and no longer named."""
+    if link.kind not in ("bridge", "bond"):
+        return
+    wanted = {desired.all_links[port].mark: desired.all_links[port] for port in link.ports if port in desired.all_links}
+    for mark, port in sorted(wanted.items()):
+        seen = observed.own_links.get(mark)
+        if port.table == desired.id and (seen is None or seen.master != link.name):
+            yield At(link.resource, desired.id, operation.SetLink(name=port.name, master=link.name))
+    for mark, seen in sorted(observed.own_links.items()):
+        if seen.master == link.name and mark not in wanted:
+            yield At(link.resource, desired.id, operation.SetLink(name=seen.name, master=""))

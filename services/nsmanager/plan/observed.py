@@ -1,0 +1,48 @@
+"""The values between driver and plan."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from crossns import operation
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """One route table as it is. `namespace` and `snapshot` are None where there is none.
+
+    `marked`: every link of the device with a mark of ours outside this table, by mark, with the table it is in; `cards`: the
+    unmarked links of `default`.
+    """
+
+    namespace: operation.Namespace | None = None
+    snapshot: operation.Snapshot | None = None
+    boot_id: str = ""
+    marked: Mapping[str, tuple[str, operation.Link]] = field(default_factory=dict)
+    cards: tuple[operation.Link, ...] = ()
+
+    @property
+    def links(self) -> Mapping[str, operation.Link]:
+        """The table's links by name."""
+        return {link.name: link for link in self.snapshot.links} if self.snapshot is not None else {}
+
+    @property
+    def own_links(self) -> Mapping[str, operation.Link]:
+        """The table's links with a mark of ours, by mark."""
+        return {link.mark: link for link in self.snapshot.links if link.mark} if self.snapshot is not None else {}
+
+
+@dataclass(frozen=True, slots=True)
+class At:
+    """An operation for the agent of `table`."""
+
+    resource: str
+    table: str
+    operation: operation.AgentOperation
+
+
+@dataclass(frozen=True, slots=True)
+class Privileged:
+    """An operation for the launcher."""
+
+    resource: str
+    operation: operation.LauncherOperation

@@ -1,0 +1,164 @@
+"""What a round has to say about each resource of a table: its status, or None for one that is being deleted and has left.
+
+The loop stamps times and writes what changed. A vService's part is put together by all of its frontends' tables: each round
+speaks of its own table's frontends and keeps what the others said.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from crossns import errors, resource
+from crossns.resource import Status
+from crossns.v1 import interface_pb2, route_pb2, route_table_pb2, status_pb2, v_service_pb2
+from services.nsmanager.model import Desired, Link, Route, Vip, mark_of
+from services.nsmanager.plan import addresses, links, routes
+from services.nsmanager.plan.observed import Observed
+
+SERVICE = "nsmanager"
+Failures = Mapping[str, errors.CrossnsError]
+
+
+def report(desired: Desired, observed: Observed, failures: Failures, previous: Mapping[str, Status]) -> Mapping[str, Status | None]:
+    result: dict[str, Status | None] = {}
+    if desired.table is not None:
+        result[desired.table.resource] = _table(desired, observed, failures)
+    result |= {link.resource: _link(link, desired, observed, failures) for link in desired.links}
+    result |= {route.resource: _route(route, desired, observed, failures) for route in desired.routes}
+    for name in sorted({vip.resource for vip in (*desired.vips, *desired.leaving_vips)}):
+        part = previous.get(name)
+        kept = part if isinstance(part, v_service_pb2.VServiceStatus) else v_service_pb2.VServiceStatus()
+        result[name] = _v_service(name, desired, observed, failures, kept)
+    for name in desired.leaving:
+        if not _is_left(name, desired, observed, failures):
+            result[name] = None
+    return result
+
+
+def _is_left(name: str, desired: Desired, observed: Observed, failures: Failures) -> bool:
+    """Whether the device still has something of a resource that is being deleted."""
+    if name in failures:
+        return True
+    if name == f"routeTables/{desired.id}":
+        return observed.namespace is not None
+    if name.startswith("interfaces/"):
+        return mark_of(name) in observed.own_links or mark_of(name) in observed.marked
+    # Routes without a wish are removed by every round, or go with the namespace.
+    return False
+
+
+def _state(reason: str, failure: errors.CrossnsError | None = None) -> status_pb2.State.ValueType:
+    if reason == "OK":
+        return status_pb2.STATE_READY
+    if reason == "IN_PROGRESS" or isinstance(failure, errors.TemporaryError):
+        return status_pb2.STATE_PENDING
+    return status_pb2.STATE_ERROR
+
+
+def _table(desired: Desired, observed: Observed, failures: Failures) -> route_table_pb2.RouteTableStatus:
+    table = desired.table
+    assert table is not None  # noqa: S101 - asked only where there is one
+    reason, message = _found(failures.get(table.resource), is_there=observed.snapshot is not None)
+    if observed.namespace is not None and observed.namespace.occupied:
+        reason = "FOREIGN_OBJECT"
+        message = f"a namespace that is not ours stands at the name {table.id}: remove it with `ip netns delete {table.id}`"
+    status = route_table_pb2.RouteTableStatus(
+        observed_generation=table.generation,
+        state=_state(reason, failures.get(table.resource)),
+        conditions=[resource.condition("Present", SERVICE, reason, message)],
+        boot_id=observed.boot_id,
+    )
+    if observed.namespace is not None:
+        status.netns_cookie = observed.namespace.cookie
+        status.agent_restarts = observed.namespace.agent_restarts
+    if observed.snapshot is not None and not desired.is_built_in:
+        status.undeclared_links.extend(sorted(name for name, link in observed.links.items() if not link.mark and name != "lo"))
+    return status
+
+
+def _link(link: Link, desired: Desired, observed: Observed, failures: Failures) -> interface_pb2.InterfaceStatus:
+    seen = links.find(link, desired, observed)
+    reason, message = _found(failures.get(link.resource), is_there=seen is not None)
+    if reason == "IN_PROGRESS" and link.kind == "physical" and links.card(link, observed) is None:
+        what = f"named {link.card_name}" if link.card_name else f"with MAC address {link.card_mac}"
+        reason, message = "LINK_MISSING", f"routeTables/default has no network card {what}: plug it in, or correct spec.physical"
+    elif reason == "IN_PROGRESS" and link.parent and link.parent not in desired.all_links:
+        reason, message = "PARENT_MISSING", f"{link.parent} is being deleted: name another parent"
+    status = interface_pb2.InterfaceStatus(
+        observed_generation=link.generation,
+        state=_state(reason, failures.get(link.resource)),
+        conditions=[resource.condition("Present", SERVICE, reason, message)],
+    )
+    if seen is not None:
+        status.route_table = f"routeTables/{desired.id}"
+        status.link_name = seen.name
+        status.mac_address = seen.mac
+        status.mtu = seen.mtu
+        status.original_link_name = seen.was
+    return status
+
+
+def _route(route: Route, desired: Desired, observed: Observed, failures: Failures) -> route_pb2.RouteStatus:
+    failure = failures.get(route.resource)
+    reason, message = _found(failure, is_there=routes.is_present(route, desired, routes.find(route, observed)))
+    return route_pb2.RouteStatus(
+        observed_generation=route.generation,
+        state=_state(reason, failure),
+        conditions=[resource.condition("Present", SERVICE, reason, message)],
+    )
+
+
+def _v_service(
+    name: str, desired: Desired, observed: Observed, failures: Failures, previous: v_service_pb2.VServiceStatus
+) -> v_service_pb2.VServiceStatus | None:
+    vips = [vip for vip in desired.vips if vip.resource == name]
+    leaving = [vip for vip in desired.leaving_vips if vip.resource == name]
+    siblings = frozenset[str]().union(*(vip.siblings for vip in (*vips, *leaving)))
+    parts = {part.name: part for part in previous.frontends if part.name in siblings}
+    for vip in vips:
+        parts[vip.frontend] = _frontend(vip, observed, failures.get(name))
+    for vip in leaving:
+        if not any(vip.prefix == at.operation.prefix for at in addresses.removed(desired, observed)):  # type: ignore[union-attr]
+            parts.pop(vip.frontend, None)
+    if leaving and not parts:
+        return None
+    return _summed(parts.values(), is_whole=siblings == parts.keys())
+
+
+def _frontend(vip: Vip, observed: Observed, failure: errors.CrossnsError | None) -> v_service_pb2.PartStatus:
+    reason, message = _found(failure, is_there=addresses.is_vip_present(vip, observed))
+    if reason == "IN_PROGRESS":
+        reason, message = "VIP_ABSENT", f"{vip.prefix} is not on a link of routeTables/{vip.table} yet"
+    return v_service_pb2.PartStatus(
+        name=vip.frontend,
+        state=_state("IN_PROGRESS" if reason == "VIP_ABSENT" else reason, failure),
+        reason=reason,
+        message=message,
+        service=SERVICE,
+        observed_generation=vip.generation,
+    )
+
+
+def _summed(parts: Iterable[v_service_pb2.PartStatus], *, is_whole: bool) -> v_service_pb2.VServiceStatus:
+    """A vService's part: as far as its frontend that is furthest behind; not `is_whole` while some table has not spoken."""
+    ordered = sorted(parts, key=lambda part: part.name)
+    states = [part.state for part in ordered]
+    ready = states.count(status_pb2.STATE_READY)
+    if ready == len(states):
+        state = status_pb2.STATE_READY
+    elif status_pb2.STATE_PENDING in states:
+        state = status_pb2.STATE_PENDING
+    else:
+        state = status_pb2.STATE_DEGRADED if ready else status_pb2.STATE_ERROR
+    worst = next((part for part in ordered if part.state != status_pb2.STATE_READY), None)
+    reason, message = (worst.reason, worst.message) if worst is not None else ("OK", "")
+    return v_service_pb2.VServiceStatus(
+        observed_generation=min((part.observed_generation for part in ordered), default=0) if is_whole else 0,
+        state=state,
+        conditions=[resource.condition("VipsPresent", SERVICE, reason, message)],
+        frontends=ordered,
+    )
+
+
+def _found(failure: errors.CrossnsError | None, *, is_there: bool) -> tuple[str, str]:
+    if failure is not None:
+        return failure.reason, failure.message
+    return ("OK", "") if is_there else ("IN_PROGRESS", "")

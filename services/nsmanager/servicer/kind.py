@@ -1,0 +1,116 @@
+"""How nsmanager's kinds are stored: what each claims, what it refers to, and what must hold before it is admitted."""
+
+import ipaddress
+from collections.abc import Iterable
+
+from crossns import errors, names, resource, store
+from crossns.registry import Registry
+from crossns.resource import Claim, Draft, Kind, Reference, Resource
+from crossns.v1 import interface_pb2, route_pb2, route_table_pb2
+from services.nsmanager import model
+
+INDEX_MAX = 65535
+
+
+def registries(backend: store.Store, keys: names.Keys) -> dict[str, Registry]:
+    """By collection."""
+    return {
+        "routeTables": Registry(backend, keys, ROUTE_TABLE, _allocate_index),
+        "interfaces": Registry(backend, keys, INTERFACE),
+        "routes": Registry(backend, keys, ROUTE, _check_gateways),
+    }
+
+
+def index_claim(index: int) -> Claim:
+    return Claim("index", str(index), "INDEX_TAKEN", f"spec.index: {index} belongs to {{owner}}: choose another, or 0 for the lowest free")
+
+
+def _route_table(message: Resource) -> Draft:
+    assert isinstance(message, route_table_pb2.RouteTable)  # noqa: S101 - by its kind
+    index = model.route_table(message).index
+    return Draft(claims=(index_claim(index),) if index else ())
+
+
+def _interface(message: Resource) -> Draft:
+    assert isinstance(message, interface_pb2.Interface)  # noqa: S101 - by its kind
+    link = model.interface(message)
+    claims = [
+        Claim(
+            "link",
+            f"{link.table}/{link.name}",
+            "LINK_NAME_TAKEN",
+            f"spec.link_name: routeTables/{link.table} has a link {link.name} already ({{owner}}): choose another name",
+        )
+    ]
+    if link.kind == "physical":
+        card = link.card_name or link.card_mac
+        taken = f"spec.physical: {{owner}} stands for the network card {card} already: change or delete it first"
+        claims.append(Claim("card", card, "CARD_TAKEN", taken))
+    references = [Reference(f"routeTables/{link.table}", "spec.route_table")]
+    if link.parent:
+        references.append(Reference(link.parent, f"spec.{link.kind}.parent"))
+    references += [Reference(port, f"spec.{link.kind}") for port in link.ports]
+    return Draft(tuple(claims), tuple(references))
+
+
+def _route(message: Resource) -> Draft:
+    assert isinstance(message, route_pb2.Route)  # noqa: S101 - by its kind
+    route = model.route(message)
+    key = f"{route.table}/{route.kernel_table}/{route.metric}/{route.destination}"
+    taken = f"spec.destination: {{owner}} routes {route.destination} with this metric already: change it, or choose another metric"
+    hops = [Reference(hop.interface, f"spec.gateways[{index}].interface") for index, hop in enumerate(route.hops) if hop.interface]
+    return Draft((Claim("route", key, "ALREADY_EXISTS", taken),), (Reference(f"routeTables/{route.table}", "parent"), *hops))
+
+
+ROUTE_TABLE = Kind("routeTables", "route_table", _route_table, immutable=("index",), resting=frozenset({"index"}))
+INTERFACE = Kind("interfaces", "interface", _interface, immutable=("kind",))
+ROUTE = Kind("routes", "route", _route)
+
+
+async def _allocate_index(registry: Registry, wanted: Resource, current: Resource | None) -> Resource:
+    """The chosen index, or the lowest that nobody has and that does not rest. A race for it starts the write over."""
+    assert isinstance(wanted, route_table_pb2.RouteTable)  # noqa: S101 - by its kind
+    if current is not None:
+        return wanted
+    if wanted.spec.index:
+        wanted.status.index = wanted.spec.index
+        return wanted
+    prefix = registry.keys.claim("index", "")
+    listing = await registry.store.list(prefix)
+    taken = {int(entry.key.removeprefix(prefix)) for entry in listing.entries}
+    free = next((index for index in range(1, INDEX_MAX + 1) if index not in taken), None)
+    if free is None:
+        message = f"all {INDEX_MAX} indices are in use or resting: delete a route table, or try again in a minute"
+        raise errors.FailedPrecondition("INDEX_EXHAUSTED", message, max=INDEX_MAX)
+    wanted.status.index = free
+    return wanted
+
+
+async def _check_gateways(registry: Registry, wanted: Resource, _current: Resource | None) -> Resource:
+    """A gateway without an interface must be in the prefix of an interface of the table, or it could not be reached."""
+    assert isinstance(wanted, route_pb2.Route)  # noqa: S101 - by its kind
+    route = model.route(wanted)
+    gateways = [ipaddress.ip_address(hop.gateway) for hop in route.hops if not hop.interface]
+    if not gateways:
+        return wanted
+    links = [link for link in await _links_of(registry, wanted.name) if link.up]
+    prefixes = [ipaddress.ip_interface(text).network for link in links for text in link.addresses]
+    for gateway in gateways:
+        if not any(gateway in prefix for prefix in prefixes):
+            known = ", ".join(sorted(map(str, prefixes))) or "none"
+            message = (
+                f"{gateway} cannot be reached in routeTables/{route.table}: no interface there has a prefix that holds it (there are: "
+                f"{known}); give an interface such an address, or name the interface in the gateway"
+            )
+            raise errors.FailedPrecondition("GATEWAY_UNREACHABLE", message, gateway=gateway, prefixes=known, resource=wanted.name)
+    return wanted
+
+
+async def _links_of(registry: Registry, route: str) -> Iterable[model.Link]:
+    table = names.parent(route)
+    refs = await registry.store.list(registry.keys.refs_to(table))
+    referrers = [entry.key.split("//", 1)[1] for entry in refs.entries]
+    interfaces = [registry.keys.desired(name) for name in referrers if names.collection(name) == "interfaces"]
+    found = await registry.store.get_many(interfaces)
+    messages = [resource.load("interfaces", entry.value) for entry in found.values()]
+    return [model.interface(message) for message in messages if isinstance(message, interface_pb2.Interface)]

@@ -1,0 +1,52 @@
+"""The desired state, kept from the store's changes: all vServices, and which route table has which namespace now."""
+
+from collections.abc import Iterable
+
+from crossns import names, resource, store
+from crossns.v1 import route_table_pb2, v_service_pb2
+from services.proxy.model import parse
+from services.proxy.model.values import COLLECTION, UNIT, Desired, VService
+
+
+class World:
+    def __init__(self, keys: names.Keys) -> None:
+        self._keys = keys
+        self._services: dict[str, VService] = {}
+        self._leaving: set[str] = set()
+        self._tables: dict[str, str] = {}
+
+    def change(self, change: store.Change) -> Iterable[str]:
+        service, family, name = self._keys.parse(change.key) or ("", "", "")
+        value = change.entry.value if change.entry is not None else None
+        match family, names.collection(name):
+            case "desired", "vServices":
+                self._take_service(name, value)
+                return (UNIT,)
+            case "status", "routeTables" if service == names.owner(name) and self._take_table(name, value):
+                return (UNIT,)
+        return ()
+
+    def units(self) -> Iterable[str]:
+        return (UNIT,)
+
+    def desired(self, _unit: str) -> Desired:
+        return Desired(tuple(self._services.values()), dict(self._tables), frozenset(self._leaving))
+
+    def _take_service(self, name: str, value: bytes | None) -> None:
+        self._services.pop(name, None)
+        self._leaving.discard(name)
+        message = resource.load(COLLECTION, value) if value is not None else None
+        if not isinstance(message, v_service_pb2.VService):
+            return
+        if message.HasField("delete_time"):
+            self._leaving.add(name)
+        else:
+            self._services[name] = parse.v_service(message)
+
+    def _take_table(self, name: str, value: bytes | None) -> bool:
+        """Whether the table's namespace is another one now; the rest of its status is of no interest here."""
+        before = self._tables.pop(name, "")
+        status = route_table_pb2.RouteTableStatus.FromString(value or b"")
+        if status.netns_cookie:
+            self._tables[name] = f"{names.resource_id(name)}.{status.netns_cookie}"
+        return self._tables.get(name, "") != before

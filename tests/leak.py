@@ -1,0 +1,83 @@
+"""What a test may not leave behind: processes, network namespaces, mounts, file descriptors.
+
+Called by conftest around every test that runs in the sandbox, around its module and around the whole run. Things are counted
+by what they are, not by their ids: an engine that was started again is no leak, a second one is.
+"""
+
+import gc
+import os
+import re
+import time
+from collections import Counter
+from pathlib import Path
+
+# The kernel takes namespaces and processes away a little after their last user has gone.
+SETTLE_S = 5.0
+_POLL_S = 0.02
+
+Census = Counter[str]
+
+
+def census() -> Census:
+    """Everything of this sandbox that can leak, as counts of words for people."""
+    return _processes() + _namespaces() + _mounts() + _descriptors()
+
+
+def left_since(before: Census) -> Census:
+    """What there is more of than `before`, once things have settled; empty as soon as nothing is."""
+    deadline = time.monotonic() + SETTLE_S
+    while left := census() - before:
+        if time.monotonic() > deadline:
+            return left
+        gc.collect()
+        time.sleep(_POLL_S)
+    return left
+
+
+def _pids() -> list[Path]:
+    return [path for path in Path("/proc").iterdir() if path.name.isdecimal()]
+
+
+def _processes() -> Census:
+    found: Census = Counter()
+    for path in _pids():
+        try:
+            command = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+            state = (path / "stat").read_text().rsplit(")", 1)[1].split()[0]
+        except OSError:
+            continue
+        # Threads of the kernel have no command line; zombies have none either, but somebody forgot to reap them.
+        if command or state == "Z":
+            found[f"process: {command[:120] or 'zombie'}"] += 1
+    return found
+
+
+def _namespaces() -> Census:
+    """Network namespaces that a process is in, or that are mounted somewhere."""
+    seen = set()
+    for path in _pids():
+        try:
+            seen.add(os.readlink(path / "ns/net"))
+        except OSError:
+            continue
+    mounted = re.findall(r"(net:\[\d+\])", Path("/proc/self/mountinfo").read_text())
+    return Counter({"network namespace": len(seen | set(mounted))})
+
+
+def _mounts() -> Census:
+    points = (line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines())
+    # A table's second mount has the namespace's cookie in its name. `ip netns` makes /run/netns a mount and leaves it so.
+    return Counter(f"mount: {re.sub('[.][0-9]+$', '', point)}" for point in points if point != "/run/netns")
+
+
+def _descriptors() -> Census:
+    found: Census = Counter()
+    for path in Path("/proc/self/fd").iterdir():
+        try:
+            target = os.readlink(path)
+        except OSError:
+            continue
+        # The listing's own descriptor, and numbers that never repeat.
+        if not target.startswith("/proc/"):
+            found[f"file descriptor: {target.split(':[')[0]}"] += 1
+    return found
