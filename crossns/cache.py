@@ -1,8 +1,8 @@
 """A copy of everything below a prefix of the store, for those who reconcile. Servicers read the store itself.
 
-List, then watch from there; resume after a break; list again when the store no longer knows the revision, and once a minute in any
-case, because watches of etcd 3.4 have lost events. Each list is taken as the truth: what differs is told as changes, deletions
-too. So a store that was restored from a backup, or replaced, is followed like any other change.
+List, then watch from there; resume after a break; list again when the store no longer knows the revision, and once a minute in
+any case, because watches of etcd 3.4 have lost events. Each list is taken as the truth: what differs is told as changes,
+deletions too. So a store that was restored from a backup, or replaced, is followed like any other change.
 """
 
 import asyncio
@@ -65,7 +65,7 @@ class Cache:
         await self._wait(lambda: self.connected)
 
     async def wait_until_revision(self, revision: int) -> None:
-        """Until a write below the prefix that got `revision` is seen. Revisions of writes elsewhere may take until the next list."""
+        """Until a write below the prefix that got `revision` is seen. One elsewhere may take until the next list."""
         await self._wait(lambda: self.revision >= revision)
 
     async def _wait(self, is_reached: Callable[[], bool]) -> None:

@@ -12,20 +12,20 @@ import os
 import random
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 import msgspec
 
-from crossns import errors, names, operation, store
+from crossns import errors, names, operation, pidfd, store
 from crossns.retry import Backoff
 
 BACKOFF = Backoff(0.1, 2.0, 2.0)
-_START_TIME_FIELD = 22
 
 log = logging.getLogger(__name__)
 
 
 class Holder(msgspec.Struct, frozen=True):
-    """The leader key's value: a process, so that others on the same kernel and in the same pid namespace can tell whether it lives."""
+    """The leader key's value: a process; others on the same kernel and in the same pid namespace can tell whether it lives."""
 
     pid: int
     start_time: int
@@ -65,7 +65,7 @@ class Leadership:
         with contextlib.suppress(errors.StoreUnavailable):
             await self._store.revoke(self.lease)
 
-    async def __aenter__(self) -> "Leadership":
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -170,50 +170,49 @@ async def _wait_for_change(backend: store.Store, entry: store.Entry) -> None:
 
 async def _wait_for_death(entry: store.Entry) -> None:
     """Until the process that holds the key is seen to have died; for ever where that cannot be seen from here."""
+    holder = _visible_holder(entry)
+    if holder is None:
+        await asyncio.get_running_loop().create_future()
+        return
+    process = pidfd.open_process(holder.pid, holder.start_time)
+    if process is None:
+        return
+    try:
+        await _wait_until_readable(process)
+    finally:
+        os.close(process)
+
+
+def _visible_holder(entry: store.Entry) -> Holder | None:
+    """The holder, where its pid means the same to it and to us, and /proc shows that pid namespace."""
     try:
         holder = msgspec.json.decode(entry.value, type=Holder)
     except msgspec.MsgspecError:
-        holder = None
+        return None
     myself = _myself()
-    if holder is None or (holder.boot_id, holder.pid_namespace) != (myself.boot_id, myself.pid_namespace):
-        await asyncio.get_running_loop().create_future()
-        return
-    try:
-        process = os.pidfd_open(holder.pid)
-    except ProcessLookupError:
-        return
-    try:
-        # Looked at after the pidfd was opened: if the pid is still the holder's, so is the pidfd.
-        if _start_time(holder.pid) in (holder.start_time, None):
-            await _wait_until_readable(process)
-    finally:
-        os.close(process)
+    is_visible = (holder.boot_id, holder.pid_namespace) == (myself.boot_id, myself.pid_namespace)
+    return holder if is_visible and os.readlink("/proc/self") == str(myself.pid) else None
 
 
 def _myself() -> Holder:
     return Holder(
         pid=os.getpid(),
-        start_time=_start_time(os.getpid()) or 0,
+        start_time=pidfd.start_time(os.getpid()) or 0,
         boot_id=Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip(),
         pid_namespace=os.stat("/proc/self/ns/pid").st_ino,
     )
 
 
-def _start_time(pid: int) -> int | None:
-    """When the process started, in clock ticks since boot (proc(5)); None where /proc does not show it."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    # The name of the program, in parentheses, is the second field and may hold anything.
-    return int(text.rpartition(")")[2].split()[_START_TIME_FIELD - 3])
-
-
 async def _wait_until_readable(descriptor: int) -> None:
     loop = asyncio.get_running_loop()
     readable = loop.create_future()
-    loop.add_reader(descriptor, lambda: readable.done() or readable.set_result(None))
+    loop.add_reader(descriptor, _settle, readable)
     try:
         await readable
     finally:
         loop.remove_reader(descriptor)
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -13,6 +13,8 @@ import msgspec
 ROUTE_PROTOCOL = 0xC5
 ADDRESS_PROTOCOL = 0xC5
 VIP_PROTOCOL = 0xC6
+# Altname of a link that is ours: its resource's name, a dot for the slash.
+MARK_PREFIX = "interfaces."
 # Altname that remembers the name which a network card had in `default`.
 WAS_PREFIX = "was."
 

@@ -15,6 +15,8 @@ from pathlib import Path
 
 from crossns import errors
 
+__all__ = ["PIPE", "Completed", "Process", "foreground", "kill", "run", "start"]
+
 TIMEOUT_S = 30.0
 
 
@@ -43,7 +45,7 @@ async def start(
     umask: int = -1,
     output: int | None = PIPE,
 ) -> Process:
-    """A running program. Its output, stderr joined to stdout, goes to the file descriptor `output`; None leaves it the caller's."""
+    """A running program. Its stdout and stderr go to the file descriptor `output`; None leaves them the caller's."""
     return await asyncio.create_subprocess_exec(
         *argv,
         stdin=DEVNULL,
@@ -56,9 +58,13 @@ async def start(
     )
 
 
-async def run(argv: Sequence[str], *, stdin: str = "", timeout_s: float = TIMEOUT_S) -> Completed:
+async def run(
+    argv: Sequence[str], *, stdin: str = "", environ: Mapping[str, str] | None = None, timeout_s: float = TIMEOUT_S
+) -> Completed:
     """Run a program to its end; DeadlineExceeded when it takes longer than `timeout_s`."""
-    process = await asyncio.create_subprocess_exec(*argv, stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=True)
+    process = await asyncio.create_subprocess_exec(
+        *argv, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=environ, start_new_session=True
+    )
     try:
         async with asyncio.timeout(timeout_s):
             stdout, stderr = await process.communicate(stdin.encode())
@@ -69,6 +75,20 @@ async def run(argv: Sequence[str], *, stdin: str = "", timeout_s: float = TIMEOU
         kill(process)
     status = process.returncode if process.returncode is not None else -signal.SIGKILL
     return Completed(tuple(argv), status, stdout.decode(errors="replace"), stderr.decode(errors="replace"))
+
+
+async def foreground(argv: Sequence[str], *, environ: Mapping[str, str] | None = None) -> int:
+    """Run a program on the caller's terminal; its exit status as a shell has it, 127 where there is no such program."""
+    try:
+        process = await asyncio.create_subprocess_exec(*argv, env=environ)
+    except FileNotFoundError:
+        return 127
+    try:
+        status = await process.wait()
+    except asyncio.CancelledError:
+        process.terminate()
+        raise
+    return status if status >= 0 else 128 - status
 
 
 def kill(process: Process, number: signal.Signals = signal.SIGKILL) -> None:

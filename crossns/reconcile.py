@@ -160,7 +160,7 @@ class Reconciler(Generic[Desired, Observed, Op]):
 
     async def _resync(self) -> None:
         while True:
-            await asyncio.sleep(RESYNC_S * random.uniform(0.8, 1.2))  # noqa: S311 - jitter, no secret
+            await asyncio.sleep(RESYNC_S * random.uniform(0.8, 1.2))
             for unit in {*self._rooms.world.units(), *await self._rooms.driver.units()}:
                 self._queue.add(unit)
 
@@ -189,7 +189,7 @@ class Reconciler(Generic[Desired, Observed, Op]):
         attempt = self._attempts.get(unit, 0)
         self._attempts[unit] = attempt + 1
         self._unsettled.add(unit)
-        delay_s = BACKOFF.delay(attempt) * random.uniform(0.8, 1.2)  # noqa: S311 - jitter, no secret
+        delay_s = BACKOFF.delay(attempt, random.random())
         log.info("again in %.2f s: %s", delay_s, error.message, extra={"unit": unit, "reason": error.reason})
         self._queue.add_after(unit, delay_s)
 

@@ -39,7 +39,8 @@ _WORST_FIRST = (
 @dataclass(frozen=True, slots=True)
 class Claim:
     """Something that may exist once: `key` of `kind`, or only the ports `first`..`last` of it. `reason` and `message` are for
-    him who finds it taken; `{owner}` in the message becomes the owner's name."""
+    him who finds it taken; `{owner}` in the message becomes the owner's name. `chosen`: nobody asked for just this one, so where
+    it is taken another will do."""
 
     kind: str
     key: str
@@ -47,6 +48,7 @@ class Claim:
     message: str
     first: int = 0
     last: int = 65535
+    chosen: bool = False
 
 
 class Holding(msgspec.Struct, frozen=True):

@@ -18,8 +18,8 @@ class Backoff:
     max_s: float
 
     def delay(self, attempt: int, roll: float = 0.5) -> float:
-        """Seconds to wait after a failure; `attempt` is 0 for the first. `roll` (0..1, a `random.random()`) spreads it evenly over
-        20 % to either side; 0.5 leaves it as it is."""
+        """Seconds to wait after a failure; `attempt` is 0 for the first. `roll` (0..1, from `random.random()`) spreads it
+        evenly over 20 % to either side; 0.5 leaves it as it is."""
         delay_s = self.first_s
         for _ in range(attempt):
             if delay_s >= self.max_s:

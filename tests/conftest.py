@@ -4,6 +4,7 @@ Tests marked `kernel`, `e2e` or `fault` run inside the sandbox only; a plain `py
 test that cannot run here is skipped and says which feature of the machine is missing.
 """
 
+import asyncio
 import os
 import random
 import shutil
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from grpc import aio
 
 from crossns.testing import sandbox
 from tests import leak
@@ -103,6 +105,25 @@ def _fail_on_leak(before: leak.Census, what: str) -> None:
     if left:
         listed = "\n".join(f"  {count} x {thing}" for thing, count in sorted(left.items()))
         pytest.fail(f"{what} left behind:\n{listed}", pytrace=False)
+
+
+async def _begin_grpc() -> None:
+    aio.init_grpc_aio()  # type: ignore[attr-defined] # missing in the types
+    server = aio.server()
+    server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    await server.stop(None)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _grpc_has_begun() -> Iterator[None]:
+    """gRPC's pollers and their descriptors stay until the end: in the first test that uses gRPC they would look like a leak."""
+    if not sandbox.is_inside():
+        yield
+        return
+    asyncio.run(_begin_grpc())
+    yield
+    aio.shutdown_grpc_aio()  # type: ignore[attr-defined]
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -20,7 +20,8 @@ COPY = ROOT / "build/mutants"
 # Generous: a mutant may make a test wait for its own deadline.
 TIMEOUT_S = 300
 # What a run needs; `.venv` comes as hard links, since a link that points out of the copy leads nowhere for the services' uids.
-_FOLDERS = ("crossns", "services", "gateway", "bench", "tools", "tests", "protos", "examples", "docs", "deploy", "build/googleapis")
+_CODE = ("crossns", "services", "gateway", "bench", "tools", "tests")
+_FOLDERS = (*_CODE, "protos", "examples", "docs", "deploy", "build/googleapis")
 _FILES = ("pyproject.toml", ".importlinter", "buf.yaml", "Makefile", "README.md", "requirements.txt", "requirements-dev.txt")
 
 

@@ -6,8 +6,12 @@ Pure: it works on a view, the entries that were read at one revision.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from crossns import names, resource, store
+from crossns import errors, names, resource, store
 from crossns.resource import Claim, Draft
+
+
+class TakenMeanwhile(Exception):
+    """Somebody took what admission had chosen: it must choose again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +86,17 @@ class Keyspace:
         return [*(store.Put(key, b"") for key in sorted(new - old)), *(store.Delete(key) for key in sorted(old - new))]
 
     def taken(self, view: View, after: Draft, name: str) -> list[store.Effect]:
-        """The claims' new values with what `after` needs; AlreadyExists where somebody has it."""
+        """The claims' new values with what `after` needs; AlreadyExists where somebody has it, TakenMeanwhile where any would do."""
         effects: list[store.Effect] = []
         for key in self.claim_keys(after):
             wanted = [claim for claim in after.claims if self.claim_key(claim) == key]
-            value = resource.stored(resource.claimed(resource.holdings(view.value(key)), wanted, name))
+            try:
+                held = resource.claimed(resource.holdings(view.value(key)), wanted, name)
+            except errors.AlreadyExists:
+                if any(claim.chosen for claim in wanted):
+                    raise TakenMeanwhile(key) from None
+                raise
+            value = resource.stored(held)
             if value != view.value(key):
                 effects.append(store.Put(key, value))
         return effects

@@ -7,7 +7,7 @@ from google.protobuf import field_mask_pb2, timestamp_pb2
 
 from crossns import errors, names, resource, store, telemetry
 from crossns.registry import check
-from crossns.registry.keyspace import Keyspace, View
+from crossns.registry.keyspace import Keyspace, TakenMeanwhile, View
 from crossns.registry.options import Options
 from crossns.resource import Claim, Draft, Kind, Resource
 
@@ -167,20 +167,20 @@ class Registry:
             more = [*self._space.claim_keys(before, after), *self._space.target_keys(after)]
             view = view.with_entries(await self.store.get_many(more))
             self._check_targets(view, after)
-            effects = [
-                *await self._record(wanted, options),
-                *self._space.taken(view, after, name),
-                *await self._given_back(view, before, after, name),
-                *self._space.references(before, after, name),
-            ]
             compares = [
                 *view.unchanged([self.keys.desired(name), *self._space.claim_keys(before, after)]),
                 *self._space.alive(after),
                 *self._unrepeated(options),
             ]
             try:
+                effects = [
+                    *await self._record(wanted, options),
+                    *self._space.taken(view, after, name),
+                    *await self._given_back(view, before, after, name),
+                    *self._space.references(before, after, name),
+                ]
                 revision = await self.store.commit(compares, [] if options.validate_only else effects)
-            except store.Conflict:
+            except (store.Conflict, TakenMeanwhile):
                 continue
             statuses = await self.store.get_many(self._space.status_keys(name)) if current is not None else {}
             return self._merged(store.Entry(self.keys.desired(name), _stored(wanted), 0, revision), statuses)

@@ -71,12 +71,18 @@ class Server:
         self.ports: list[int] = []
 
     async def start(self) -> None:
-        """Listen; raises OSError where an address cannot be had."""
-        for address in self._addresses:
-            if address.startswith(UNIX):
-                self._bind_unix(Path(address.removeprefix(UNIX)))
-            else:
-                self.ports.append(self._bind(address, self._credentials))
+        """Listen; raises OSError where an address cannot be had, and listens nowhere then."""
+        try:
+            for address in self._addresses:
+                if address.startswith(UNIX):
+                    self._bind_unix(Path(address.removeprefix(UNIX)))
+                else:
+                    self.ports.append(self._bind(address, self._credentials))
+        except OSError:
+            # Only a server that was started gives back what it has bound.
+            await self._server.start()
+            await self.stop(0)
+            raise
         await self._server.start()
 
     async def stop(self, grace_s: float) -> None:

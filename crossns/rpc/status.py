@@ -165,7 +165,8 @@ def _unpacked(status: status_pb2.Status) -> Iterator[Message]:
 
 def _foreign(code: str, message: str) -> errors.CrossnsError:
     reason, advice = _FOREIGN.get(code, ("INTERNAL", "unexpected failure"))
-    return _rebuilt(_BY_CODE.get(code, errors.InvariantError), reason, f"{advice} ({errors.bounded(message)})", {})
+    kind = _BY_REASON.get(reason) or _BY_CODE.get(code, errors.InvariantError)
+    return _rebuilt(kind, reason, f"{advice} ({errors.bounded(message)})", {})
 
 
 def _rebuilt(kind: type[errors.CrossnsError], reason: str, message: str, metadata: Mapping[str, str]) -> errors.CrossnsError:

@@ -6,9 +6,9 @@ Called by the supervisor before anything starts, and by `crossns down` after eve
 import fcntl
 import os
 import shutil
+import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, suppress
 
 from crossns import errors
 from crossns.etcd import embedded
@@ -36,7 +36,9 @@ def prepare(wanted: stack.Stack, layout: Layout) -> None:
 def held(layout: Layout) -> Iterator[None]:
     """Be the only one to run or take down the suite here; FailedPrecondition names the process that is."""
     if os.geteuid() != 0:
-        raise errors.PermissionDenied("PERMISSION_DENIED", "it makes namespaces and starts processes under their own uids: run it as root")
+        raise errors.PermissionDenied(
+            "PERMISSION_DENIED", "it makes namespaces and starts processes under their own uids: run it as root"
+        )
     layout.run.mkdir(mode=0o755, parents=True, exist_ok=True)
     with open(layout.run / _LOCK, "a+", encoding="ascii") as lock:
         try:
@@ -61,6 +63,12 @@ def holder(layout: Layout) -> int:
     except BlockingIOError:
         return int((layout.run / _LOCK).read_text(encoding="ascii") or 0)
     return 0
+
+
+def end(pid: int) -> None:
+    """Ask a supervisor to stop."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
 
 
 def remove(layout: Layout, *, purge: bool) -> None:

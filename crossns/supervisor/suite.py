@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import os
 import sys
-from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -38,7 +37,7 @@ class _Kept:
     process: stack.Process
     output: int
     ready: asyncio.Event = field(default_factory=asyncio.Event)
-    running: Process | None = None
+    running: proc.Process | None = None
 
 
 class Suite:
@@ -107,7 +106,7 @@ class Suite:
             self._show(kept.process.name, f"ended ({_ending(status)}): starts again in {delay_s:g} s")
             await asyncio.sleep(delay_s)
 
-    async def _start(self, kept: _Kept) -> Process:
+    async def _start(self, kept: _Kept) -> proc.Process:
         process = kept.process
         return await proc.start(
             jail.argv(process, self._layout),
@@ -155,7 +154,7 @@ async def running(wanted: stack.Stack, layout: Layout, environ: Mapping[str, str
                 task.cancel()
 
 
-def _signal(process: Process | None, how: str) -> None:
+def _signal(process: proc.Process | None, how: str) -> None:
     if process is not None and process.returncode is None:
         with contextlib.suppress(ProcessLookupError):
             getattr(process, how)()

@@ -4,18 +4,22 @@ Called by tests and benchmarks. Each member can be killed, frozen and started ag
 process however that ends.
 """
 
+import asyncio
 import contextlib
+import dataclasses
 import os
-import signal
 import socket
 import uuid
 from asyncio.subprocess import Process
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from signal import SIGKILL, Signals
+
+from aetcd import rpc
 
 from crossns import proc, settings
-from crossns.etcd import client, embedded
+from crossns.etcd import client, embedded, endpoint
 from crossns.layout import Layout
 
 
@@ -37,10 +41,16 @@ class Member:
 
     async def start(self) -> None:
         """Start it without waiting for it."""
-        self._process = await proc.start(self._argv, directory=self._directory, piped=False)
+        self._process = await proc.start(self._argv, directory=self._directory, output=None)
 
     async def wait_until_answering(self) -> None:
         await (await client.EtcdStore.connect(self.settings)).close()
+
+    async def compact(self, revision: int) -> None:
+        """Forget what was before `revision`."""
+        endpoints = endpoint.Endpoints(self.settings)
+        await endpoints.call(lambda member: member.kv.Compact, rpc.CompactionRequest(revision=revision, physical=True))
+        await endpoints.close()
 
     async def restart(self) -> None:
         """Kill it as a crash does, and start it again."""
@@ -48,11 +58,11 @@ class Member:
         await self.start()
         await self.wait_until_answering()
 
-    def signal(self, number: signal.Signals) -> None:
+    def signal(self, number: Signals) -> None:
         """SIGSTOP freezes it, SIGCONT lets it go on."""
         proc.kill(self.process, number)
 
-    async def end(self, number: signal.Signals = signal.SIGKILL) -> None:
+    async def end(self, number: Signals = SIGKILL) -> None:
         """End it and wait for that; one that was not started or has ended is left as it is."""
         if self._process is not None:
             proc.kill(self._process, number)
@@ -60,12 +70,12 @@ class Member:
 
 
 @contextlib.asynccontextmanager
-async def embedded_member(directory: Path) -> AsyncIterator[Member]:
-    """The suite's own etcd, below `directory`, on its unix socket."""
+async def embedded_member(directory: Path, *options: str) -> AsyncIterator[Member]:
+    """The suite's own etcd, below `directory`, on its unix socket; `options` come behind its own and outdo them."""
     layout = Layout(run=directory / "run", state=directory / "state", uid_base=os.getuid())
     for path in (layout.etcd_dir, embedded.data_dir(layout)):
         path.mkdir(parents=True, mode=0o700)
-    member = Member(embedded.argv(layout), layout.etcd_dir, settings.Etcd((f"unix:{layout.etcd_socket}",)))
+    member = Member((*embedded.argv(layout), *options), layout.etcd_dir, settings.Etcd((f"unix:{layout.etcd_socket}",)))
     async with _running([member]):
         yield member
 
@@ -143,3 +153,59 @@ def _free_ports(count: int) -> list[int]:
         for item in sockets:
             item.bind(("127.0.0.1", 0))
         return [item.getsockname()[1] for item in sockets]
+
+
+def anywhere(members: Sequence[Member]) -> settings.Etcd:
+    """How to reach any of the members."""
+    endpoints = tuple(endpoint for member in members for endpoint in member.settings.endpoints)
+    return dataclasses.replace(members[0].settings, endpoints=endpoints)
+
+
+class Relay:
+    """Stands between a store and a member, on a unix socket, and can keep back what either says; `kept_back` once it did."""
+
+    def __init__(self, target: Path, path: Path) -> None:
+        self.settings = settings.Etcd((f"unix:{path}",))
+        self.passes_requests = True
+        self.passes_answers = True
+        self.kept_back = asyncio.Event()
+        self._target = target
+        self._path = path
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator["Relay"]:
+        async with await asyncio.start_unix_server(self._serve, self._path):
+            try:
+                yield self
+            finally:
+                self.cut()
+
+    def cut(self) -> None:
+        """Break every connection; new ones are served, and everything passes again."""
+        self.passes_requests = self.passes_answers = True
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        upstream_reader, upstream_writer = await asyncio.open_unix_connection(self._target)
+        pair = {writer, upstream_writer}
+        self._writers |= pair
+        try:
+            await asyncio.gather(
+                self._pump(reader, upstream_writer, lambda: self.passes_requests),
+                self._pump(upstream_reader, writer, lambda: self.passes_answers),
+            )
+        finally:
+            self._writers -= pair
+            for end in pair:
+                end.transport.abort()
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, passes: Callable[[], bool]) -> None:
+        with contextlib.suppress(ConnectionError):
+            while piece := await reader.read(65536):
+                if passes():
+                    writer.write(piece)
+                else:
+                    self.kept_back.set()
+        writer.transport.abort()

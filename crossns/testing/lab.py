@@ -6,7 +6,6 @@ namespace that dies is gone (a veth is no card that returns): that much is not l
 """
 
 import os
-from asyncio.subprocess import Process
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,7 +36,7 @@ class Host:
 
     name: str
     cable: Cable
-    _running: list[Process] = field(default_factory=list)
+    _running: list[proc.Process] = field(default_factory=list)
 
     @property
     def namespace(self) -> Path:
@@ -50,13 +49,13 @@ class Host:
         """Run a program to its end."""
         return await proc.run(self._inside(argv), stdin=stdin, timeout_s=timeout_s)
 
-    async def start(self, argv: Sequence[str], *, output: int | None = proc.PIPE) -> Process:
+    async def start(self, argv: Sequence[str], *, output: int | None = proc.PIPE) -> proc.Process:
         """A program that runs until it ends, is stopped, or the lab is left; `output` as `proc.start` has it."""
         process = await proc.start(self._inside(argv), output=output)
         self._running.append(process)
         return process
 
-    async def stop(self, process: Process) -> None:
+    async def stop(self, process: proc.Process) -> None:
         """Kill a program of `start` and what it has started."""
         proc.kill(process)
         await process.wait()
@@ -89,7 +88,7 @@ class Lab:
             await self.remove(host)
 
     async def host(self, name: str, cable: Cable, addresses: Sequence[str] = (), gateways: Sequence[str] = ()) -> Host:
-        """A new host. `addresses` are address/length, the first of a family is the one it speaks from; `gateways` the default ones."""
+        """A new host. `addresses` are address/length, the first of a family sends; `gateways` the default ones."""
         host = Host(name, cable)
         host.namespace.touch()
         (await proc.run(["unshare", f"--net={host.namespace}", "sh", "-c", _WITHOUT_DAD])).check()

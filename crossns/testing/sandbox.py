@@ -70,7 +70,7 @@ def _exec(argv: Sequence[str]) -> NoReturn:
     # Python ignores it, and what is ignored stays so across exec.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     environ = {key: value for key, value in os.environ.items() if key not in _LEADING_OUT}
-    os.execvpe(argv[0], list(argv), environ | {VARIABLE: os.readlink("/proc/1/ns/mnt")})  # noqa: S606 - an argv is what it is
+    os.execvpe(argv[0], list(argv), environ | {VARIABLE: os.readlink("/proc/1/ns/mnt")})
 
 
 def _wait(child: int) -> int:

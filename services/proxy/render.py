@@ -1,8 +1,8 @@
 """HAProxy's configuration file as a pure function of the vServices and of the namespaces that there are.
 
-Called by `plan`. Every bind and every server line names its namespace (HAProxy takes one from `default-server` nowhere and says
-nothing: haproxy#2038), and a frontend or member whose route table has none is left out: nothing ever falls back to another
-domain. Whatever enters the text is matched once more against what it may consist of, so that no value becomes a line of its own.
+Called by `plan`. Every bind and every server line names its namespace (one in `default-server` is ignored without a word:
+haproxy#2038), and a frontend or member whose route table has none is left out: nothing ever falls back to another domain.
+Whatever enters the text is matched once more against what it may consist of, so that no value becomes a line of its own.
 The same vServices give the same text in whatever order they come.
 """
 
@@ -30,7 +30,7 @@ global
     maxconn {connections}
     # A quarter more throughput than with the usual 16 KiB; only a busy connection holds buffers.
     tune.bufsize 65536
-    # For a person who wants to look; with it the file is valid even while no route table of a frontend is there.
+    # For a person who wants to look; with it the file is valid even while no frontend can be in it.
     stats socket {socket} mode 660 level user
 
 defaults
@@ -46,6 +46,8 @@ defaults
     # A member that refuses costs a client nothing: the next one has its turn at once.
     retries 3
     option redispatch 1
+    # Shows each listener by itself, with its namespace for a name.
+    option socket-stats
 """
 
 
@@ -57,12 +59,14 @@ class Limits:
     stats_socket: Path
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class Part:
-    """One bind or server line and the section that it stands in: what HAProxy makes of a frontend or member."""
+    """What HAProxy makes of a frontend or member, as its statistics show it: the section, the listener's or server's name (which
+    says in which namespace it is) and `address:port`."""
 
     section: str
-    line: str
+    name: str
+    socket: str
 
 
 def render(services: Sequence[model.VService], tables: Mapping[str, str], left_out: Collection[Part], limits: Limits) -> str:
@@ -84,27 +88,30 @@ def frontend_part(vservice: str, frontend: model.Frontend, tables: Mapping[str, 
     """None while its table has no namespace."""
     if frontend.table not in tables:
         return None
-    # `transparent`: a VIP that is not there yet does not stop HAProxy, whatever the table's sysctls say.
-    flags = "transparent v6only" if frontend.address.version == 6 else "transparent"
-    line = f"bind {_socket(frontend)} namespace {_matching(_NAMESPACE, tables[frontend.table])} {flags}"
-    return Part(f"frontend {frontend_name(vservice, frontend.name)}", line)
+    section = f"{_prefix(vservice)}fe.{_matching(_ID, frontend.name)}"
+    return Part(section, _matching(_NAMESPACE, tables[frontend.table]), _socket(frontend))
 
 
 def member_part(vservice: str, pool: str, member: model.Member, tables: Mapping[str, str]) -> Part | None:
     """None while its table has no namespace."""
     if member.table not in tables:
         return None
-    line = f"server {_matching(_ID, member.name)} {_socket(member)} namespace {_matching(_NAMESPACE, tables[member.table])}"
-    return Part(f"backend {backend_name(vservice, pool)}", line)
+    name = f"{_matching(_ID, member.name)}.{_matching(_NAMESPACE, tables[member.table])}"
+    return Part(_backend(vservice, pool), name, _socket(member))
 
 
-def frontend_name(vservice: str, frontend: str) -> str:
-    """HAProxy's name of it: `vs.web.fe.dmz`. Ids have no dot, so no two are the same."""
-    return f"vs.{_matching(_ID, names.resource_id(vservice))}.fe.{_matching(_ID, frontend)}"
+def is_of(part: Part, vservice: str) -> bool:
+    """Whether the part is one of the vService's."""
+    return part.section.startswith(_prefix(vservice))
 
 
-def backend_name(vservice: str, pool: str) -> str:
-    return f"vs.{_matching(_ID, names.resource_id(vservice))}.po.{_matching(_ID, pool)}"
+def _prefix(vservice: str) -> str:
+    """Begins the names of all sections of a vService. Ids have no dot, so it begins no other's."""
+    return f"vs.{_matching(_ID, names.resource_id(vservice))}."
+
+
+def _backend(vservice: str, pool: str) -> str:
+    return f"{_prefix(vservice)}po.{_matching(_ID, pool)}"
 
 
 def _sections(vservice: model.VService, tables: Mapping[str, str], left_out: Collection[Part]) -> Iterator[str]:
@@ -112,26 +119,38 @@ def _sections(vservice: model.VService, tables: Mapping[str, str], left_out: Col
     for frontend in sorted(vservice.frontends, key=lambda frontend: frontend.name):
         part = frontend_part(vservice.name, frontend, tables)
         if part is not None and part not in left_out:
-            yield _section(part.section, [part.line, f"default_backend {backend_name(vservice.name, frontend.pool)}"])
+            # `transparent`: a VIP that is not there yet does not stop HAProxy, whatever the table's sysctls say.
+            flags = "transparent v6only" if frontend.address.version == 6 else "transparent"
+            bind = f"bind {_with_family(part.socket)} namespace {part.name} name {part.name} {flags}"
+            yield _section(f"frontend {part.section}", [bind, f"default_backend {_backend(vservice.name, frontend.pool)}"])
     for pool in sorted(vservice.pools, key=lambda pool: pool.name):
         members = sorted(pool.members, key=lambda member: member.name)
         parts = [member_part(vservice.name, pool.name, member, tables) for member in members]
-        servers = [part.line for part in parts if part is not None and part not in left_out]
-        yield _section(f"backend {backend_name(vservice.name, pool.name)}", ["balance roundrobin", *servers])
+        servers = [_server(part) for part in parts if part is not None and part not in left_out]
+        yield _section(f"backend {_backend(vservice.name, pool.name)}", ["balance roundrobin", *servers])
+
+
+def _server(part: Part) -> str:
+    _, _, namespace = part.name.partition(".")
+    return f"server {part.name} {_with_family(part.socket)} namespace {namespace}"
 
 
 def _section(title: str, lines: Sequence[str]) -> str:
     return "".join([f"{title}\n", *(f"    {line}\n" for line in lines)])
 
 
+def _with_family(socket: str) -> str:
+    """So that HAProxy guesses and resolves nothing."""
+    return f"ipv6@{socket}" if socket.startswith("[") else f"ipv4@{socket}"
+
+
 def _socket(part: model.Frontend | model.Member) -> str:
-    """With the family in front: HAProxy guesses and resolves nothing."""
     if not isinstance(part.address, ipaddress.IPv4Address | ipaddress.IPv6Address):
         raise errors.InvariantError(f"{part.name}: an address of another type reached the renderer")
     if type(part.port) is not int or not 1 <= part.port <= model.PORT_MAX:
         raise errors.InvariantError(f"{part.name}: what is no port reached the renderer")
-    host = _matching(_HOST, str(part.address))
-    return f"ipv4@{host}:{part.port}" if part.address.version == 4 else f"ipv6@[{host}]:{part.port}"
+    _matching(_HOST, str(part.address))
+    return model.socket_of(part)
 
 
 def _matching(pattern: re.Pattern[str], text: str) -> str:

@@ -96,9 +96,8 @@ def test_every_collection_has_an_owner_that_is_a_service() -> None:
 
 
 def test_a_resource_is_observed_by_its_owner_too() -> None:
-    assert {collection: names.OWNERS[collection] in observers for collection, observers in names.OBSERVERS.items()} == dict.fromkeys(
-        names.OWNERS, True
-    )
+    assert set(names.OBSERVERS) == set(names.OWNERS)
+    assert all(names.OWNERS[collection] in observers for collection, observers in names.OBSERVERS.items())
 
 
 @given(device=ids, service=st.sampled_from(names.SERVICES), table=ids)
@@ -135,7 +134,14 @@ def test_references_to_a_table_are_not_those_to_what_is_nested_in_it() -> None:
 
 def test_families_do_not_share_keys() -> None:
     name = "routeTables/a"
-    keys = [KEYS.desired(name), KEYS.status(name), KEYS.trace(name), KEYS.claim("index", "1"), KEYS.request("u"), KEYS.leader, KEYS.instance]
+    of_resource = [
+        KEYS.desired(name),
+        KEYS.status(name),
+        KEYS.trace(name),
+        KEYS.claim("index", "1"),
+        KEYS.ref(name, "interfaces/i"),
+    ]
+    keys = [*of_resource, KEYS.request("u"), KEYS.leader, KEYS.instance]
     assert len(set(keys)) == len(keys)
     assert all(key.startswith("/crossns/edge-1/nsmanager/") for key in keys)
     assert KEYS.of("proxy").desired(name) == "/crossns/edge-1/proxy/desired/routeTables/a"

@@ -28,7 +28,8 @@ from crossns.v1 import (
 ROOT = Path(__file__).parents[2]
 MODULES = (config_pb2, errors_pb2, events_pb2, interface_pb2, route_pb2, route_table_pb2, status_pb2, v_service_pb2)
 FILES: tuple[FileDescriptor, ...] = tuple(module.DESCRIPTOR for module in MODULES)
-# What a resource has beside its spec (AIP-148, AIP-154, AIP-128).
+# What every resource has, with these numbers (AIP-148, AIP-154, AIP-128).
+FIELDS = ("name", "spec", "status", "labels", "etag", "create_time", "update_time", "delete_time", "generation", "reconciling")
 OUTPUT_ONLY = ("status", "create_time", "update_time", "delete_time", "generation", "reconciling")
 
 
@@ -47,6 +48,13 @@ def _resources() -> list[Descriptor]:
 
 def _method(name: str) -> MethodDescriptor:
     return next(method for method in _methods() if method.name == name)
+
+
+def _message_of(message: Descriptor, field: str) -> Descriptor:
+    """The message type of a field."""
+    kind = message.fields_by_name[field].message_type
+    assert kind is not None
+    return kind
 
 
 def _behaviours(field: FieldDescriptor) -> set[int]:
@@ -99,18 +107,17 @@ def test_no_two_methods_share_an_http_rule() -> None:
 @each_method
 def test_variables_of_the_http_path_are_fields_of_the_request(method: MethodDescriptor) -> None:
     for variable in re.findall(r"\{([a-z_.]+)(?:=[^}]*)?\}", _verb(method)[1]):
+        *messages, last = variable.split(".")
         message = method.input_type
-        for part in variable.split("."):
-            field = message.fields_by_name[part]
-            message = field.message_type
-        assert field.type == FieldDescriptor.TYPE_STRING
+        for part in messages:
+            message = _message_of(message, part)
+        assert message.fields_by_name[last].type == FieldDescriptor.TYPE_STRING
 
 
 @each_resource
 def test_resource_has_the_fields_that_every_resource_has(resource: Descriptor) -> None:
-    fields = {field.name: field.number for field in resource.fields}
-    expected = ("name", "spec", "status", "labels", "etag", "create_time", "update_time", "delete_time", "generation", "reconciling")
-    assert fields == {name: number for number, name in enumerate(expected, start=1)}
+    numbers = {field.name: field.number for field in resource.fields}
+    assert numbers == {name: number for number, name in enumerate(FIELDS, start=1)}
 
 
 @each_resource
@@ -122,10 +129,10 @@ def test_what_only_the_device_writes_is_marked_so(resource: Descriptor) -> None:
 
 @each_resource
 def test_status_says_of_which_generation_it_speaks(resource: Descriptor) -> None:
-    status = resource.fields_by_name["status"].message_type
+    status = _message_of(resource, "status")
     assert [field.name for field in status.fields[:3]] == ["observed_generation", "state", "conditions"]
-    assert status.fields_by_name["state"].enum_type.name == "State"
-    assert status.fields_by_name["conditions"].message_type.name == "Condition"
+    assert status.fields_by_name["state"].enum_type is status_pb2.State.DESCRIPTOR
+    assert _message_of(status, "conditions") is status_pb2.Condition.DESCRIPTOR
 
 
 @each_resource
@@ -172,7 +179,7 @@ def test_update_takes_the_resource_a_mask_and_allow_missing(resource: Descriptor
     fields = method.input_type.fields_by_name
     assert method.output_type is resource
     assert fields[singular].message_type is resource
-    assert fields["update_mask"].message_type.full_name == "google.protobuf.FieldMask"
+    assert _message_of(method.input_type, "update_mask").full_name == "google.protobuf.FieldMask"
     assert "allow_missing" in fields
     assert (_verb(method)[0], method.GetOptions().Extensions[annotations_pb2.http].body) == ("patch", singular)
 
@@ -239,7 +246,8 @@ def test_comment_stands_before_every_field_of_the_contract(tmp_path: Path) -> No
     # That buf would notice: the lint is not clean because it looks at nothing.
     (tmp_path / "protos").mkdir()
     (tmp_path / "buf.yaml").write_text("version: v2\nmodules: [{path: protos}]\nlint: {use: [COMMENTS]}\n")
-    (tmp_path / "protos/x.proto").write_text('syntax = "proto3";\npackage x;\n// A message.\nmessage X {\n  string bare = 1;\n}\n')
+    message = "// A message.\nmessage X {\n  string bare = 1;\n}\n"
+    (tmp_path / "protos/x.proto").write_text(f'syntax = "proto3";\npackage x;\n{message}')
     buf = Path(sys.executable).parent / "buf"
     done = subprocess.run([buf, "lint"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert "bare" in done.stdout

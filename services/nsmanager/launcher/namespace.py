@@ -75,10 +75,6 @@ class Namespaces:
         attached = incarnation is not None and netns.is_same(path, incarnation.path)
         return Sight(attached, occupied=not attached and os.path.lexists(path))
 
-    def strangers(self, known: set[str]) -> list[str]:
-        """Names in `layout.netns` that are no table's of `known`."""
-        return sorted(path.name for path in self._names.iterdir() if path.name not in known)
-
     def create(self, table: str) -> Incarnation:
         """The table's namespace with both mounts, made unless it is there: `lo` up, nothing else in it."""
         incarnation = self.find(table)

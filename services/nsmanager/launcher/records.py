@@ -32,9 +32,11 @@ def write_bytes(path: Path, content: bytes, *, mode: int = 0o600, gid: int = 0) 
 def read(path: Path, kind: type[R]) -> R | None:
     """The record; None where there is none. A file that is none of ours raises: it is not ours to throw away."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
+        content = path.read_bytes()
     except FileNotFoundError:
         return None
+    # An agent that was killed before it wrote.
+    return msgspec.json.decode(content, type=kind) if content else None
 
 
 def remove(path: Path) -> None:

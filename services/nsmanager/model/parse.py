@@ -252,7 +252,7 @@ def _prefixed(field: str, text: str) -> str:
         raise errors.InvalidSpec(field, f"{errors.bounded(repr(text))} is not an address with prefix length, such as 10.0.0.1/24") from None
     if "/" not in text:
         raise errors.InvalidSpec(field, f"{text!r} lacks the prefix length: write {text}/{24 if value.version == 4 else 64} or what fits")
-    if not _is_usable(value.ip):
+    if not _is_usable(value.ip) or "%" in text:
         raise errors.InvalidSpec(field, f"{text!r} cannot be given to a link: it is unspecified, loopback, multicast or scoped")
     return str(value)
 
@@ -268,8 +268,7 @@ def _address(field: str, text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Add
 
 
 def _is_usable(value: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    scoped = isinstance(value, ipaddress.IPv6Address) and value.scope_id is not None
-    return not (value.is_unspecified or value.is_loopback or value.is_multicast or scoped)
+    return not (value.is_unspecified or value.is_loopback or value.is_multicast)
 
 
 def _network(field: str, text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:

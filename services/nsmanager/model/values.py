@@ -1,8 +1,7 @@
 """The values that nsmanager plans with. A table is named by its id here (`tenant-a`), as on the device."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
+from dataclasses import dataclass, field
 
 BUILT_IN = "default"
 
@@ -42,7 +41,7 @@ class Link:
     card_mac: str = ""
     parent: str = ""
     ports: tuple[str, ...] = ()
-    attributes: Mapping[str, str] = MappingProxyType({})
+    attributes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def mark(self) -> str:
@@ -95,7 +94,7 @@ class Desired:
     vips: tuple[Vip, ...] = ()
     leaving: frozenset[str] = frozenset()
     leaving_vips: tuple[Vip, ...] = ()
-    all_links: Mapping[str, Link] = MappingProxyType({})
+    all_links: Mapping[str, Link] = field(default_factory=dict)
 
     @property
     def is_built_in(self) -> bool:

@@ -84,7 +84,10 @@ def _release(mark: str, seen: operation.Link, desired: Desired) -> Iterator[At]:
     if not seen.was:
         yield At(resource, desired.id, operation.DeleteLink(name=seen.name, mark=mark))
     elif desired.is_built_in:
-        yield At(resource, BUILT_IN, operation.MarkLink(name=seen.name, mark=""))
+        # Its name first: once the mark is off, nobody knows any more what it was.
+        if seen.name != seen.was:
+            yield At(resource, BUILT_IN, operation.SetLink(name=seen.name, new_name=seen.was))
+        yield At(resource, BUILT_IN, operation.MarkLink(name=seen.was, mark=""))
     else:
         yield At(resource, desired.id, operation.MoveLink(name=seen.name, table=BUILT_IN, new_name=seen.was, mark=""))
 

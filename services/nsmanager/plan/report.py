@@ -4,9 +4,10 @@ The loop stamps times and writes what changed. A vService's part is put together
 speaks of its own table's frontends and keeps what the others said.
 """
 
+import copy
 from collections.abc import Iterable, Mapping
 
-from crossns import errors, resource
+from crossns import errors, names, resource
 from crossns.resource import Status
 from crossns.v1 import interface_pb2, route_pb2, route_table_pb2, status_pb2, v_service_pb2
 from services.nsmanager.model import Desired, Link, Route, Vip, mark_of
@@ -27,16 +28,25 @@ def report(desired: Desired, observed: Observed, failures: Failures, previous: M
         part = previous.get(name)
         kept = part if isinstance(part, v_service_pb2.VServiceStatus) else v_service_pb2.VServiceStatus()
         result[name] = _v_service(name, desired, observed, failures, kept)
-    for name in desired.leaving:
-        if not _is_left(name, desired, observed, failures):
+    for name in sorted(desired.leaving):
+        if name in failures:
+            result[name] = _stuck(failures[name], previous.get(name) or resource.MESSAGES[names.collection(name)]().status)
+        elif not _is_left(name, desired, observed):
             result[name] = None
     return result
 
 
-def _is_left(name: str, desired: Desired, observed: Observed, failures: Failures) -> bool:
+def _stuck(failure: errors.CrossnsError, previous: Status) -> Status:
+    """The status of a resource that is being deleted and cannot leave the device."""
+    status = copy.deepcopy(previous)
+    status.state = _state(failure.reason, failure)
+    status.ClearField("conditions")
+    status.conditions.append(resource.condition("Removed", SERVICE, failure.reason, failure.message))
+    return status
+
+
+def _is_left(name: str, desired: Desired, observed: Observed) -> bool:
     """Whether the device still has something of a resource that is being deleted."""
-    if name in failures:
-        return True
     if name == f"routeTables/{desired.id}":
         return observed.namespace is not None
     if name.startswith("interfaces/"):

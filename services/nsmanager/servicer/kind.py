@@ -21,14 +21,12 @@ def registries(backend: store.Store, keys: names.Keys) -> dict[str, Registry]:
     }
 
 
-def index_claim(index: int) -> Claim:
-    return Claim("index", str(index), "INDEX_TAKEN", f"spec.index: {index} belongs to {{owner}}: choose another, or 0 for the lowest free")
-
-
 def _route_table(message: Resource) -> Draft:
     assert isinstance(message, route_table_pb2.RouteTable)  # noqa: S101 - by its kind
     index = model.route_table(message).index
-    return Draft(claims=(index_claim(index),) if index else ())
+    taken = f"spec.index: {index} belongs to {{owner}}: choose another, or 0 for the lowest free"
+    claim = Claim("index", str(index), "INDEX_TAKEN", taken, chosen=not message.spec.index)
+    return Draft(claims=(claim,) if index else ())
 
 
 def _interface(message: Resource) -> Draft:

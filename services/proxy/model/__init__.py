@@ -1,10 +1,9 @@
 """Validated values of the proxy: what a stored vService means for HAProxy.
 
-`values` are the values, `parse` makes them from messages (and says what is wrong with one), `draft` tells what one needs of
-others, `world` keeps them all. Pure. The servicer parses to refuse, the loop parses what was stored.
+`values` are the values, `parse` makes them from messages (and says what is wrong with one), `world` keeps them all. Pure. The
+servicer parses to refuse, the loop parses what was stored.
 """
 
-from services.proxy.model.draft import claims, draft, references
 from services.proxy.model.parse import v_service
 from services.proxy.model.values import (
     COLLECTION,
@@ -31,9 +30,6 @@ __all__ = [
     "Pool",
     "VService",
     "World",
-    "claims",
-    "draft",
-    "references",
     "socket_of",
     "v_service",
 ]

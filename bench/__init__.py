@@ -1,0 +1,1 @@
+"""The measurements: `make bench` prints a table and writes bench/results.json, `make bench ONLY=ground` only one area's rows."""

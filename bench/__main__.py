@@ -1,0 +1,58 @@
+"""`python -m bench [--only AREA]`: brings the suite up in the sandbox, measures, prints the table, writes bench/results.json.
+
+Called by `make bench`. The outer process becomes `crossns up --sandbox`, which runs this module once more inside when all is
+up: what is measured is what an operator starts.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from bench import ground
+from bench.row import Row, merged
+from crossns.testing import sandbox
+
+RESULTS = Path(__file__).parent / "results.json"
+COMMAND = Path(sys.executable).parent / "crossns"
+AREAS: dict[str, Callable[[Console], Awaitable[list[Row]]]] = {"ground": ground.measure}
+
+
+def table(rows: Sequence[Row]) -> Table:
+    shown = Table("row", "median", "unit", "goal", "against", "ratio", "control", box=None, header_style="bold")
+    for row in rows:
+        goal = f"<= {row.goal:g}{'' if row.is_met else ' MISSED'}" if row.goal is not None else ""
+        against = f"{row.against.median:.3g} {row.against.name}" if row.against else ""
+        ratios = (f"{value:.2f}" if value is not None else "" for value in (row.ratio, row.control_ratio))
+        shown.add_row(row.slug, f"{row.measured.median:.4g}", row.unit, goal, against, *ratios)
+    return shown
+
+
+async def measure(only: str) -> int:
+    progress = Console(stderr=True)
+    rows = [row for area, run in AREAS.items() if only in ("", area) for row in await run(progress)]
+    earlier = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else []
+    RESULTS.write_text(json.dumps(merged(earlier, rows, only), indent=1) + "\n", encoding="utf-8")
+    Console(width=None if sys.stdout.isatty() else 140).print(table(rows))
+    print(f"written to {RESULTS}")
+    return 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--only", default="", choices=["", *AREAS], metavar="AREA", help=f"one of {', '.join(AREAS)}")
+    only = parser.parse_args().only
+    if not sandbox.is_inside():
+        again = [sys.executable, "-m", "bench", *(["--only", only] if only else [])]
+        os.execv(COMMAND, [str(COMMAND), "up", "--sandbox", "--", *again])
+    return asyncio.run(measure(only))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

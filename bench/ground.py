@@ -1,0 +1,203 @@
+"""The ground floor's rows: how long a table takes, a big file, a call, the command line; what an idle suite costs.
+
+Called by `bench.__main__` inside the sandbox, where the suite is up and nobody else asks it for anything.
+"""
+
+import asyncio
+import itertools
+import statistics
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import yaml
+from grpc import aio
+from rich.console import Console
+
+from bench import process
+from bench.row import Row, Series, alternate
+from crossns import proc, rpc
+from crossns.layout import Layout
+from crossns.v1 import (
+    config_pb2,
+    config_pb2_grpc,
+    route_table_pb2,
+    route_table_pb2_grpc,
+)
+
+COMMAND = str(Path(__file__).parent.parent / ".venv/bin/crossns")
+LABEL = {"bench": "ground"}
+# What stands while the idle suite is looked at: an agent each.
+IDLE_TABLES = 10
+IDLE_WINDOW_S = 20.0
+# How long anything here may take before the run is given up.
+DEADLINE_S = 60.0
+_GATEWAY = f"unix:{Layout().gateway_socket}"
+_SERVICE = f"unix:{Layout().service_socket('nsmanager')}"
+_ids = (f"bench-{number}" for number in itertools.count(1))
+
+
+async def measure(progress: Console) -> list[Row]:
+    """All rows, in the order of the table."""
+    measurements = (_create_ready, _apply_50, _gateway_call, _cli_start, _memory_and_idle)
+    rows: list[Row] = []
+    async with rpc.channel(_GATEWAY) as gateway:
+        for measurement in measurements:
+            progress.print(f"ground: {measurement.__name__.lstrip('_')} ...")
+            rows += await measurement(gateway)
+    return rows
+
+
+async def _timed_ms(work: Awaitable[object]) -> float:
+    begun = time.perf_counter()
+    await work
+    return (time.perf_counter() - begun) * 1e3
+
+
+async def _wait(gateway: aio.Channel, name: str, *, deleted: bool = False) -> None:
+    target = config_pb2.WaitTarget(name=name, deleted=deleted)
+    with rpc.translated():
+        async for _ in config_pb2_grpc.ConfigStub(gateway).Wait(config_pb2.WaitRequest(targets=[target]), timeout=DEADLINE_S):
+            pass
+
+
+async def _create(gateway: aio.Channel, table: str) -> None:
+    """Until the table is READY."""
+    request = route_table_pb2.CreateRouteTableRequest(route_table_id=table, route_table=route_table_pb2.RouteTable(labels=LABEL))
+    with rpc.translated():
+        created = await route_table_pb2_grpc.RouteTablesStub(gateway).CreateRouteTable(request, timeout=DEADLINE_S)
+    await _wait(gateway, created.name)
+
+
+async def _delete(gateway: aio.Channel, table: str) -> None:
+    """Until the table is gone."""
+    request = route_table_pb2.DeleteRouteTableRequest(name=f"routeTables/{table}")
+    with rpc.translated():
+        await route_table_pb2_grpc.RouteTablesStub(gateway).DeleteRouteTable(request, timeout=DEADLINE_S)
+    await _wait(gateway, f"routeTables/{table}", deleted=True)
+
+
+async def _create_ready(gateway: aio.Channel) -> list[Row]:
+    async def ours() -> float:
+        table = next(_ids)
+        took_ms = await _timed_ms(_create(gateway, table))
+        await _delete(gateway, table)
+        return took_ms
+
+    async def by_hand(name: str) -> None:
+        (await proc.run(["ip", "netns", "add", name])).check()
+        (await proc.run(["ip", "-netns", name, "link", "set", "lo", "up"])).check()
+
+    async def theirs() -> float:
+        name = next(_ids)
+        took_ms = await _timed_ms(by_hand(name))
+        (await proc.run(["ip", "netns", "delete", name])).check()
+        return took_ms
+
+    measured, against = await alternate(20, ("CreateRouteTable to READY", ours), ("ip netns add, ip link set lo up", theirs))
+    return [Row("ground.create_ready", "ms", measured, against, goal=30)]
+
+
+def fifty_tables() -> Iterator[dict[str, object]]:
+    """The documents of the big file: 50 tables, each with 2 interfaces and 3 routes."""
+    for table in range(50):
+        name = f"routeTables/bench-{table}"
+        yield {"kind": "RouteTable", "name": name, "labels": LABEL, "spec": {}}
+        for side in range(2):
+            spec = {"routeTable": name, "linkName": f"br{side}", "bridge": {}, "addresses": [f"10.{side}.0.1/24"]}
+            yield {"kind": "Interface", "name": f"interfaces/bench-{table}-{side}", "labels": LABEL, "spec": spec}
+        for number in range(3):
+            hop = {"address": f"10.{number % 2}.0.{number + 2}"}
+            spec = {"destination": f"192.168.{number}.0/24", "gateways": [hop]}
+            yield {"kind": "Route", "name": f"{name}/routes/r{number}", "labels": LABEL, "spec": spec}
+
+
+async def _delete_all(gateway: aio.Channel) -> None:
+    """Delete everything that carries LABEL, until it is gone."""
+    config = config_pb2_grpc.ConfigStub(gateway)
+    with rpc.translated():
+        deleted = [
+            answer.name
+            async for answer in config.Apply(iter([config_pb2.ApplyRequest(prune_labels=LABEL)]), timeout=DEADLINE_S)
+            if answer.action == config_pb2.ACTION_DELETE
+        ]
+        targets = [config_pb2.WaitTarget(name=name, deleted=True) for name in deleted]
+        async for _ in config.Wait(config_pb2.WaitRequest(targets=targets), timeout=DEADLINE_S):
+            pass
+
+
+async def _apply_50(gateway: aio.Channel) -> list[Row]:
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "fifty.yaml"
+        file.write_text(yaml.safe_dump_all(fifty_tables()), encoding="utf-8")
+
+        async def ours() -> float:
+            took_ms = await _timed_ms(_run([COMMAND, "apply", "-f", str(file)]))
+            await _delete_all(gateway)
+            return took_ms
+
+        (measured,) = await alternate(6, ("crossns apply", ours))
+    return [Row("ground.apply_50", "ms", measured, goal=5000)]
+
+
+async def _run(argv: list[str]) -> None:
+    (await proc.run(argv, timeout_s=DEADLINE_S)).check()
+
+
+async def _gateway_call(gateway: aio.Channel) -> list[Row]:
+    identity = rpc.Identity("bench", "admin").metadata
+    request = route_table_pb2.GetRouteTableRequest(name="routeTables/default")
+
+    def calls(channel: aio.Channel) -> Callable[[], Awaitable[float]]:
+        stub = route_table_pb2_grpc.RouteTablesStub(channel)
+
+        async def run() -> float:
+            # One after the other, as a person's or a script's calls are.
+            with rpc.translated():
+                return statistics.median([await _timed_ms(stub.GetRouteTable(request, metadata=identity)) for _ in range(200)])
+
+        return run
+
+    async with rpc.channel(_SERVICE) as service:
+        measured, against = await alternate(10, ("through the gateway", calls(gateway)), ("the service itself", calls(service)))
+    return [Row("ground.gateway_call", "ms", measured, against, goal=3)]
+
+
+async def _cli_start(_gateway: aio.Channel) -> list[Row]:
+    measured, against = await alternate(
+        10,
+        ("crossns get routeTables", lambda: _timed_ms(_run([COMMAND, "get", "routeTables"]))),
+        ("crossns --help", lambda: _timed_ms(_run([COMMAND, "--help"]))),
+    )
+    return [Row("ground.cli_start", "ms", measured, against, goal=400)]
+
+
+@asynccontextmanager
+async def _idle_tables(gateway: aio.Channel) -> AsyncIterator[None]:
+    tables = [next(_ids) for _ in range(IDLE_TABLES)]
+    for table in tables:
+        await _create(gateway, table)
+    yield
+    for table in tables:
+        await _delete(gateway, table)
+
+
+async def _memory_and_idle(gateway: aio.Channel) -> list[Row]:
+    async with _idle_tables(gateway):
+        memory: dict[str, list[float]] = {}
+        idle: list[float] = []
+        for _ in range(6):
+            begun, spent_s = time.monotonic(), _cpu_s()
+            await asyncio.sleep(IDLE_WINDOW_S)
+            idle.append(round(100 * (_cpu_s() - spent_s) / (time.monotonic() - begun), 3))
+            for kind, pids in process.running().items():
+                per_process = statistics.mean(process.pss_mb(pid) for pid in pids)
+                memory.setdefault(kind, []).append(round(per_process, 2))
+    rows = [Row(f"ground.memory.{kind}", "MB", Series("PSS of one", tuple(samples))) for kind, samples in sorted(memory.items())]
+    return [*rows, Row("ground.idle_cpu", "% of a core", Series("the whole suite", tuple(idle)))]
+
+
+def _cpu_s() -> float:
+    return sum(process.cpu_s(pid) for pids in process.running().values() for pid in pids)

@@ -1,0 +1,5 @@
+"""`python -m crossns.cli`: the command where no console script is installed, as in the sandbox and in services' units."""
+
+from crossns.cli import main
+
+main()

@@ -1,0 +1,171 @@
+"""`crossns apply`, `diff`, `export`: many resources as one declarative unit, from and to files."""
+
+import sys
+import uuid
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+
+import click
+
+from crossns import errors, names
+from crossns.cli import client, document, exits, options, progress, render
+from crossns.cli.client import Client
+from crossns.cli.kinds import BY_COLLECTION
+from crossns.resource import Resource
+from crossns.rpc import status
+from crossns.v1 import config_pb2
+
+# A message of the stream stays far below the 4 MiB that one may have.
+_CHUNK = 200
+_SIGNS = {
+    config_pb2.ACTION_CREATE: ("+", "create", "green"),
+    config_pb2.ACTION_UPDATE: ("~", "update", "yellow"),
+    config_pb2.ACTION_DELETE: ("-", "delete", "red"),
+}
+_files = click.option(
+    "-f",
+    "--file",
+    "files",
+    multiple=True,
+    required=True,
+    metavar="FILE",
+    help="YAML or JSON; - is stdin; may be given several times",
+)
+_prune = click.option("--prune", is_flag=True, help="also delete what carries the labels and the files no longer name")
+_label = options.labels("with --prune: the labels that own; without, those that all resources of the files have in common")
+
+
+@click.command()
+@_files
+@click.option("--dry-run", is_flag=True, help="print the plan, change nothing")
+@_prune
+@_label
+@options.no_wait
+@client.remote()
+async def apply(
+    api: Client, files: Sequence[str], *, dry_run: bool, prune: bool, labels: Mapping[str, str], no_wait: bool
+) -> int:
+    """Make the device as the files say.
+
+    Prints the plan, applies it in order of dependency and waits until every resource is READY. It is not atomic: on the
+    first failure it stops and tells, and repeating it goes on.
+
+    Example: crossns apply -f examples/two-tenants.yaml
+    """
+    resources = read(files)
+    owning = _owning(resources, labels) if prune else {}
+    request = config_pb2.DiffRequest(resources=map(wrap, resources), prune_labels=owning)
+    plan: config_pb2.DiffResponse = await api.call(api.config.Diff, request)
+    _show_plan(plan.changes)
+    if dry_run:
+        return exits.DONE
+    targets = []
+    async for response in api.stream(api.config.Apply, _requests(resources, owning)):
+        if response.HasField("error"):
+            raise named(response.name, status.read(response.error))
+        if response.action == config_pb2.ACTION_DELETE:
+            targets.append(progress.gone(response.name))
+        else:
+            targets.append(progress.target(response.name, response.generation))
+    if no_wait:
+        return exits.DONE
+    return await progress.wait(api, targets)
+
+
+@click.command()
+@_files
+@_prune
+@_label
+@client.remote()
+async def diff(api: Client, files: Sequence[str], *, prune: bool, labels: Mapping[str, str]) -> int:
+    """Show what `apply` would change.
+
+    Exit status as diff(1) has it: 0 nothing differs, 1 something does, 2 it could not be told, 3 time is up.
+    """
+    try:
+        resources = read(files)
+        owning = _owning(resources, labels) if prune else {}
+        request = config_pb2.DiffRequest(resources=map(wrap, resources), prune_labels=owning)
+        plan: config_pb2.DiffResponse = await api.call(api.config.Diff, request)
+    except errors.DeadlineExceeded:
+        raise
+    except errors.CrossnsError as error:
+        exits.complain(error.message)
+        return exits.TROUBLE
+    _show_plan(plan.changes)
+    return exits.DIFFERS if any(change.action in _SIGNS for change in plan.changes) else exits.DONE
+
+
+@click.command()
+@click.option(
+    "--table", "tables", multiple=True, metavar="TABLE", help="only what concerns this route table; may be given several times"
+)
+@options.labels("only resources with this label; may be given several times")
+@click.option(
+    "-o", "--output", "form", type=click.Choice(("yaml", "json")), default="yaml", show_default=True, help="how to print"
+)
+@client.remote()
+async def export(api: Client, tables: Sequence[str], labels: Mapping[str, str], form: str) -> None:
+    """Print what is wanted of the device, as a file that `apply` takes back unchanged."""
+    request = config_pb2.ExportRequest(route_tables=[f"routeTables/{table}" for table in tables], labels=labels)
+    response: config_pb2.ExportResponse = await api.call(api.config.Export, request)
+    click.echo(render.bundle(map(unwrap, response.resources), form), nl=False)
+
+
+def read(files: Sequence[str]) -> list[Resource]:
+    """The resources of all files; `-` is stdin."""
+    resources = []
+    for file in files:
+        try:
+            text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise errors.InvalidSpec(file, f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        resources += document.parse(text, "stdin" if file == "-" else file)
+    return resources
+
+
+def wrap(resource: Resource) -> config_pb2.Resource:
+    """As bundles carry it."""
+    kind = BY_COLLECTION[names.collection(resource.name)]
+    return config_pb2.Resource(**{kind.field: resource})  # type: ignore[arg-type]
+
+
+def unwrap(wrapped: config_pb2.Resource) -> Resource:
+    resource: Resource = getattr(wrapped, wrapped.WhichOneof("kind") or "")
+    return resource
+
+
+def _owning(resources: Sequence[Resource], labels: Mapping[str, str]) -> Mapping[str, str]:
+    """The labels by which pruning knows what belongs to the files."""
+    shared = set.intersection(*(set(each.labels.items()) for each in resources)) if resources else set()
+    owning = labels or dict(shared)
+    if not owning:
+        message = "--prune needs to know what belongs to the files: give all their resources one label, or name it with --label"
+        raise click.UsageError(message)
+    return owning
+
+
+async def _requests(resources: Sequence[Resource], owning: Mapping[str, str]) -> AsyncIterator[config_pb2.ApplyRequest]:
+    """The bundle in pieces; the options stand in the first."""
+    yield config_pb2.ApplyRequest(request_id=str(uuid.uuid4()), prune_labels=owning, resources=map(wrap, resources[:_CHUNK]))
+    for start in range(_CHUNK, len(resources), _CHUNK):
+        yield config_pb2.ApplyRequest(resources=map(wrap, resources[start : start + _CHUNK]))
+
+
+def _show_plan(changes: Sequence[config_pb2.ApplyResponse]) -> None:
+    counts = dict.fromkeys(_SIGNS, 0)
+    for change in changes:
+        if change.action in _SIGNS:
+            counts[change.action] += 1
+            sign, _, colour = _SIGNS[change.action]
+            click.echo(click.style(f"{sign} {change.name}", fg=colour) + f"  {', '.join(change.changed_fields)}".rstrip())
+    same = len(changes) - sum(counts.values())
+    told = [f"{count} to {_SIGNS[action][1]}" for action, count in counts.items() if count]
+    click.echo(", ".join([*told, f"{same} as wanted already"] if same or not told else told))
+
+
+def named(name: str, error: errors.CrossnsError) -> errors.CrossnsError:
+    """The error, saying which resource it is about."""
+    if name not in error.message:
+        error.message = f"{name}: {error.message}"
+    return error

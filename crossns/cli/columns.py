@@ -1,0 +1,107 @@
+"""Tables for people: which columns each kind has, how a state looks, how text is aligned.
+
+Colour only where the output is a terminal; `click.echo` takes it off elsewhere.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+
+from crossns import names
+from crossns.cli.kinds import short_name
+from crossns.resource import Resource
+from crossns.v1 import interface_pb2, route_pb2, route_table_pb2, status_pb2, v_service_pb2
+
+_COLOURS = {"READY": "green", "PENDING": "yellow", "DEGRADED": "yellow", "DELETING": "yellow", "ERROR": "red"}
+# Why something is not READY is cut to this in a table; `describe` has all of it.
+_WHY_MAX = 60
+
+
+def state(value: status_pb2.State.ValueType) -> str:
+    """A state's name, in its colour."""
+    name = status_pb2.State.Name(value).removeprefix("STATE_")
+    return click.style(name, fg=_COLOURS.get(name))
+
+
+def why(resource: Resource) -> str:
+    """Why it is not READY, as far as a condition says."""
+    false = (each for each in resource.status.conditions if each.status == status_pb2.CONDITION_STATUS_FALSE)
+    texts = [each.message or each.reason for each in false if each.reason != "OK"]
+    return texts[0] if texts else ""
+
+
+def link_kind(interface: interface_pb2.Interface) -> str:
+    return interface.spec.WhichOneof("kind") or ""
+
+
+def via(route: route_pb2.Route) -> str:
+    """`10.0.0.254, b-lan weight 2` or the kind of a route without gateways."""
+    if not route.spec.gateways:
+        return route_pb2.RouteType.Name(route.spec.type).removeprefix("ROUTE_TYPE_").lower()
+    return ", ".join(
+        " ".join(filter(None, (hop.address, names.resource_id(hop.interface), f"weight {hop.weight}" if hop.weight > 1 else "")))
+        for hop in route.spec.gateways
+    )
+
+
+def endpoint(part: v_service_pb2.Frontend | v_service_pb2.Member) -> str:
+    """`dmz 203.0.113.10:80`."""
+    address = f"[{part.address}]" if ":" in part.address else part.address
+    return f"{names.resource_id(part.route_table)} {address}:{part.port}"
+
+
+def _ready(parts: Sequence[v_service_pb2.PartStatus], total: int) -> str:
+    """`2/2`: of so many parts no service reports another state."""
+    worse = {part.name for part in parts if part.state != status_pb2.STATE_READY}
+    reported = {part.name for part in parts}
+    return f"{len(reported - worse)}/{total}"
+
+
+def _route_table(table: route_table_pb2.RouteTable) -> list[str]:
+    return [str(table.status.index or table.spec.index), "yes" if table.spec.forwarding else "no", table.spec.description]
+
+
+def _interface(interface: interface_pb2.Interface) -> list[str]:
+    link = interface.status.link_name or interface.spec.link_name
+    return [names.resource_id(interface.spec.route_table), link, link_kind(interface), ", ".join(interface.spec.addresses)]
+
+
+def _route(route: route_pb2.Route) -> list[str]:
+    return [route.spec.destination, via(route), str(route.spec.metric or "")]
+
+
+def _v_service(service: v_service_pb2.VService) -> list[str]:
+    members = sum(len(pool.members) for pool in service.spec.pools)
+    fronts = ", ".join(endpoint(front) for front in service.spec.frontends)
+    return [fronts, _ready(service.status.frontends, len(service.spec.frontends)), _ready(service.status.members, members)]
+
+
+_KINDS: dict[str, tuple[list[str], Callable[[Any], list[str]]]] = {
+    "routeTables": (["INDEX", "FORWARDS", "DESCRIPTION"], _route_table),
+    "interfaces": (["TABLE", "LINK", "KIND", "ADDRESSES"], _interface),
+    "routes": (["DESTINATION", "VIA", "METRIC"], _route),
+    "vServices": (["LISTENS ON", "FRONTENDS", "MEMBERS"], _v_service),
+}
+
+
+def table(resources: Sequence[Resource]) -> str:
+    """Resources of one kind, a line each."""
+    heads, cells = _KINDS[names.collection(resources[0].name)]
+    rows = [[short_name(each.name), state(each.status.state), *cells(each), _cut(why(each))] for each in resources]
+    return aligned([["NAME", "STATE", *heads, ""], *rows])
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Columns two blanks apart; the first row is the head."""
+    widths = [max(len(click.unstyle(cell)) for cell in column) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = (cell + " " * (width - len(click.unstyle(cell))) for cell, width in zip(row, widths, strict=True))
+        lines.append("  ".join(cells).rstrip())
+    lines[0] = click.style(lines[0], bold=True)
+    return "\n".join(lines)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _WHY_MAX else text[: _WHY_MAX - 1] + "…"

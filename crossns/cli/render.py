@@ -1,0 +1,86 @@
+"""Prints resources: as the file format (YAML, JSON), as names, as a table.
+
+The inverse of `document`: what `yaml` and `json` print, `apply` takes. A table is for people and may change.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import click
+import yaml
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from crossns import names
+from crossns.cli import columns
+from crossns.cli.document import enum_prefix
+from crossns.cli.kinds import BY_COLLECTION
+from crossns.resource import Resource
+
+_Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+# A document of the file format has these and nothing else.
+_WANTED = ("kind", "name", "labels", "spec")
+_WIDTH = 120
+
+
+def show(resources: Sequence[Resource], form: str, *, single: bool = False) -> None:
+    """Print resources in one of `options.FORMATS`. `single`: one was asked for, not a list."""
+    if form == "name":
+        click.echo("".join(f"{resource.name}\n" for resource in resources), nl=False)
+    elif form == "yaml":
+        click.echo(to_yaml(map(to_plain, resources)), nl=False)
+    elif form == "json":
+        plain = [to_plain(resource) for resource in resources]
+        click.echo(json.dumps(plain[0] if single else plain, indent=2, ensure_ascii=False))
+    elif not resources:
+        click.echo("none", err=True)
+    else:
+        click.echo(columns.table(resources))
+
+
+def bundle(resources: Iterable[Resource], form: str) -> str:
+    """What is wanted of the resources, as a file that `apply` takes."""
+    wanted = [{key: value for key, value in to_plain(resource).items() if key in _WANTED} for resource in resources]
+    return json.dumps(wanted, indent=2, ensure_ascii=False) + "\n" if form == "json" else to_yaml(wanted)
+
+
+def to_yaml(documents: Iterable[dict[str, Any]]) -> str:
+    """One document per resource, innermost lists and fields on one line."""
+    texts = (
+        yaml.dump(document, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=_WIDTH, allow_unicode=True)
+        for document in documents
+    )
+    return "---\n".join(texts)
+
+
+def to_plain(resource: Resource) -> dict[str, Any]:
+    """A resource as the file format has it, `kind` and `name` first."""
+    kind = BY_COLLECTION[names.collection(resource.name)]
+    all_fields = fields(resource)
+    return {"kind": kind.name, **{key: all_fields[key] for key in _WANTED if key in all_fields}, **all_fields}
+
+
+def fields(message: Message) -> dict[str, Any]:
+    """What is set of a message, under its proto-JSON names."""
+    return {field.camelcase_name: _value(field, value) for field, value in message.ListFields()}
+
+
+def _value(field: FieldDescriptor, value: Any) -> Any:
+    if field.message_type is not None and field.message_type.GetOptions().map_entry:
+        return dict(sorted(value.items()))
+    if field.is_repeated:
+        return [_single(field, item) for item in value]
+    return _single(field, value)
+
+
+def _single(field: FieldDescriptor, value: Any) -> Any:
+    if isinstance(value, Timestamp):
+        return value.ToJsonString()
+    if isinstance(value, Message):
+        return fields(value)
+    if field.enum_type is not None:
+        known = field.enum_type.values_by_number.get(value)
+        return known.name.removeprefix(enum_prefix(field.enum_type)) if known is not None else value
+    return value

@@ -1,0 +1,88 @@
+"""`crossns get`, `describe`, `delete`: on any resource."""
+
+from collections.abc import Sequence
+
+import click
+
+from crossns import errors, names
+from crossns.cli import bundle, client, description, exits, kinds, options, progress, render
+from crossns.cli.client import Client
+
+# What refers to others goes before what is referred to.
+_DELETION_ORDER = ("vServices", "routes", "interfaces", "routeTables")
+
+
+@click.command()
+@click.argument("kind")
+@click.argument("name", required=False)
+@click.option("--table", metavar="TABLE", help="only what is in this route table")
+@options.labels("only resources with this label; may be given several times")
+@options.output
+@client.remote()
+async def get(api: Client, kind: str, name: str | None, table: str | None, labels: dict[str, str], form: str) -> None:
+    """Print all resources of a KIND (tables, interfaces, routes, services), or the one called NAME.
+
+    NAME is an id, TABLE/ROUTE for a route, or a full name; a full name may also stand alone.
+
+    Examples: crossns get tables; crossns get service web -o yaml; crossns get routes --table dmz
+    """
+    if name is not None or "/" in kind:
+        full = kind if name is None else kinds.full_name(kinds.find(kind), name)
+        render.show([await api.get(full)], form, single=True)
+        return
+    found = [each async for each in api.list(kinds.find(kind), table or "-") if labels.items() <= each.labels.items()]
+    if table is not None:
+        found = [each for each in found if description.concerns(each, f"routeTables/{table}")]
+    render.show(found, form)
+
+
+@click.command()
+@click.argument("words", nargs=-1, required=True, metavar="[KIND] NAME")
+@client.remote()
+async def describe(api: Client, words: Sequence[str]) -> None:
+    """Everything about one resource: what is wanted, what is, and who uses it.
+
+    Examples: crossns describe vServices/web; crossns describe table dmz
+    """
+    if len(words) > 2:
+        raise click.UsageError("describes one resource: give its full name, or KIND and NAME")
+    name = words[0] if len(words) == 1 else kinds.full_name(kinds.find(words[0]), words[1])
+    click.echo(await description.of(api, await api.get(name)))
+
+
+@click.command()
+@click.argument("given", nargs=-1, metavar="NAME...")
+@click.option("-f", "--file", "files", multiple=True, metavar="FILE", help="delete what the file names; - is stdin")
+@click.option(
+    "--evacuate", is_flag=True, help="route tables: pull network cards back to default, delete the rest of what is in them"
+)
+@click.option("--allow-missing", is_flag=True, help="what does not exist is as good as deleted")
+@options.no_wait
+@client.remote()
+async def delete(
+    api: Client, given: Sequence[str], files: Sequence[str], *, evacuate: bool, allow_missing: bool, no_wait: bool
+) -> int:
+    """Delete resources by their full names, and wait until every service has cleared its part of them.
+
+    Examples: crossns delete vServices/web; crossns delete -f examples/two-tenants.yaml
+    """
+    backwards = [resource.name for resource in reversed(bundle.read(files))]
+    in_files = sorted(backwards, key=lambda name: _DELETION_ORDER.index(names.collection(name)))
+    wanted = [*given, *in_files]
+    if not wanted:
+        raise click.UsageError("nothing to delete: give full names such as vServices/web, or -f FILE")
+    if evacuate and any(names.collection(name) != "routeTables" for name in wanted):
+        raise click.UsageError("--evacuate is for route tables only")
+    return await delete_all(api, wanted, evacuate=evacuate, allow_missing=allow_missing, no_wait=no_wait)
+
+
+async def delete_all(api: Client, wanted: Sequence[str], *, evacuate: bool, allow_missing: bool, no_wait: bool) -> int:
+    """Delete in this order; wait for all of them together."""
+    for name in wanted:
+        kinds.of_name(name)
+    for name in wanted:
+        try:
+            await api.delete(name, allow_missing=allow_missing, **({"evacuate": True} if evacuate else {}))
+        except errors.CrossnsError as error:
+            raise bundle.named(name, error) from error
+    return exits.DONE if no_wait else await progress.wait(api, [progress.gone(name) for name in wanted])

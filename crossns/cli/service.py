@@ -1,0 +1,34 @@
+"""`crossns service`: vServices in operation."""
+
+import click
+
+from crossns.cli import client, description, kinds, options, render
+from crossns.cli.client import Client
+
+KIND = kinds.BY_NAME["VService"]
+
+
+@click.group()
+def service() -> None:
+    """vServices: VIPs in some route tables, members in others."""
+
+
+@service.command("list")
+@options.output
+@client.remote()
+async def list_(api: Client, form: str) -> None:
+    """List the vServices."""
+    render.show([each async for each in api.list(KIND)], form)
+
+
+@service.command()
+@click.argument("name")
+@options.output
+@client.remote()
+async def show(api: Client, name: str, form: str) -> None:
+    """Show the vService NAME with the state of every frontend and member."""
+    found = await api.get(kinds.full_name(KIND, name))
+    if form == "table":
+        click.echo(await description.of(api, found))
+    else:
+        render.show([found], form, single=True)

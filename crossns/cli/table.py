@@ -1,0 +1,72 @@
+"""`crossns table`: the lifecycle of route tables."""
+
+from typing import Any
+
+import click
+
+from crossns import names
+from crossns.cli import client, description, exits, kinds, options, progress, render, resource
+from crossns.cli.client import Client
+from crossns.v1 import route_table_pb2
+
+KIND = kinds.BY_NAME["RouteTable"]
+
+
+@click.group()
+def table() -> None:
+    """Route tables: isolated network domains of the device."""
+
+
+@table.command()
+@click.argument("name")
+@click.option("--description", default="", help="what it is for")
+@click.option("--index", type=click.IntRange(1, 65535), default=None, help="[default: the lowest free one]")
+@click.option("--forwarding", is_flag=True, help="forward packets between its own interfaces")
+@click.option("--protected", is_flag=True, help="refuse deletion")
+@options.labels("a label; may be given several times")
+@options.no_wait
+@client.remote()
+async def create(api: Client, name: str, labels: dict[str, str], *, no_wait: bool, **spec: Any) -> int:
+    """Create the route table NAME and wait until it is there.
+
+    Example: crossns table create tenant-a --description "Tenant A"
+    """
+    full = kinds.full_name(KIND, name)
+    wanted = route_table_pb2.RouteTable(labels=labels, spec=route_table_pb2.RouteTableSpec(**spec))
+    stored = await api.create(KIND, names.resource_id(full), wanted)
+    return exits.DONE if no_wait else await progress.wait(api, [progress.target(full, stored.generation)])
+
+
+@table.command("list")
+@options.output
+@client.remote()
+async def list_(api: Client, form: str) -> None:
+    """List the route tables."""
+    render.show([each async for each in api.list(KIND)], form)
+
+
+@table.command()
+@click.argument("name")
+@options.output
+@client.remote()
+async def show(api: Client, name: str, form: str) -> None:
+    """Show the route table NAME with everything that is derived from its index."""
+    found = await api.get(kinds.full_name(KIND, name))
+    if form == "table":
+        click.echo(await description.of(api, found))
+    else:
+        render.show([found], form, single=True)
+
+
+@table.command()
+@click.argument("name")
+@click.option(
+    "--evacuate", is_flag=True, help="pull network cards back to default, delete the virtual interfaces and routes in it"
+)
+@click.option("--allow-missing", is_flag=True, help="a table that does not exist is as good as deleted")
+@options.no_wait
+@client.remote()
+async def delete(api: Client, name: str, *, evacuate: bool, allow_missing: bool, no_wait: bool) -> int:
+    """Delete the route table NAME: refused while interfaces are assigned or anything refers to it."""
+    full = kinds.full_name(KIND, name)
+    return await resource.delete_all(api, [full], evacuate=evacuate, allow_missing=allow_missing, no_wait=no_wait)

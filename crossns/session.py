@@ -1,0 +1,169 @@
+"""The asyncio end of a session with a privileged process: what the clients of launcher and agents share.
+
+Calls may overlap; answers find their caller by number. When the connection is lost every open call fails, and so does each
+later one: the owner connects anew, with its token of then.
+"""
+
+import asyncio
+import itertools
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar, Self
+
+from crossns import errors, fault, operation, telemetry, wire
+
+# Far longer than any operation takes; a process that is stopped must not hold its callers.
+TIMEOUT_S = 15.0
+
+# A reply and the descriptor that came with it, -1 for none.
+Answer = tuple[operation.Reply, int]
+
+
+class Session:
+    """`reason` is that of errors.proto for a peer that does not answer; `peer_name` says in messages who that is."""
+
+    reason: ClassVar[str]
+    peer_name: ClassVar[str]
+
+    def __init__(self, peer: socket.socket, on_event: Callable[[operation.Event], None] | None) -> None:
+        self.welcome = operation.Welcome(boot_id="", pid=0)
+        self._peer = peer
+        self._on_event = on_event
+        self._loop = asyncio.get_running_loop()
+        self._numbers = itertools.count(1)
+        self._waiting: dict[int, asyncio.Future[Answer]] = {}
+        # Calls whose good answer brings a descriptor, still waited for or not.
+        self._with_fd: set[int] = set()
+        self._fds: list[int] = []
+        self._outbox = wire.Outbox()
+        self._decoder: wire.Decoder[operation.Reply | operation.Notice] = wire.Decoder(operation.Reply | operation.Notice)
+        self._closed = asyncio.Event()
+        self._loop.add_reader(peer.fileno(), self._read)
+
+    @classmethod
+    async def connect(
+        cls, path: Path, service: str, token: operation.Token, on_event: Callable[[operation.Event], None] | None = None
+    ) -> Self:
+        """A session that the peer has accepted. `on_event` is called, in the loop, with each event that it pushes."""
+        peer = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+        try:
+            peer.connect(os.fspath(path))
+        except OSError as error:
+            peer.close()
+            message = f"{cls.peer_name} is not reached on {path}: {os.strerror(error.errno or 0)}"
+            raise errors.AgentUnavailable(cls.reason, message, path=path) from error
+        session = cls(peer, on_event)
+        try:
+            welcome = await session.call(operation.Hello(service=service, token=token))
+        except BaseException:
+            await session.close()
+            raise
+        if isinstance(welcome, operation.Welcome):
+            session.welcome = welcome
+        return session
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the connection is lost or was closed."""
+        return self._closed.is_set()
+
+    async def wait_until_closed(self) -> None:
+        await self._closed.wait()
+
+    async def close(self) -> None:
+        self._lose()
+
+    async def call(self, wanted: operation.Request) -> operation.Result | None:
+        """Have an operation carried out. Raises what `fault.raised` makes of a refusal, and AgentUnavailable where no answer
+        comes: then it may or may not have been done. A call that is cancelled is carried out nevertheless."""
+        reply, _ = await self._answer(wanted)
+        return reply.result
+
+    async def _answer(self, wanted: operation.Request) -> Answer:
+        if self.is_closed:
+            raise self._unavailable("the connection is lost")
+        number = next(self._numbers)
+        answer = self._waiting[number] = self._loop.create_future()
+        if isinstance(wanted, operation.OpenSocket):
+            self._with_fd.add(number)
+        self._outbox.put(wire.encode(operation.Call(number, wanted, telemetry.traceparent())))
+        self._flush()
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                reply, fd = await answer
+        except TimeoutError as error:
+            raise self._unavailable(f"no answer to {type(wanted).__name__} in {TIMEOUT_S:g} s") from error
+        finally:
+            self._waiting.pop(number, None)
+            _drop_unless_taken(answer)
+        if reply.fault:
+            raise fault.raised(reply.fault)
+        return reply, fd
+
+    def _unavailable(self, what: str) -> errors.AgentUnavailable:
+        return errors.AgentUnavailable(self.reason, f"{self.peer_name}: {what}")
+
+    # --- the connection -----------------------------------------------------------------------------------------------
+
+    def _read(self) -> None:
+        received = wire.receive(self._peer)
+        if received is None:
+            return
+        piece, fds = received
+        self._fds += fds
+        if not piece:
+            self._lose()
+            return
+        try:
+            messages = self._decoder.feed(piece)
+        except wire.WireError:
+            self._lose()
+            return
+        for message in messages:
+            if isinstance(message, operation.Reply):
+                self._on_reply(message)
+            elif self._on_event and not self.is_closed:
+                self._on_event(message.event)
+
+    def _on_reply(self, reply: operation.Reply) -> None:
+        has_fd = reply.id in self._with_fd and reply.fault is None and bool(self._fds)
+        self._with_fd.discard(reply.id)
+        fd = self._fds.pop(0) if has_fd else -1
+        answer = self._waiting.get(reply.id)
+        if answer and not answer.done():
+            answer.set_result((reply, fd))
+        elif has_fd:
+            # Its caller did not wait.
+            os.close(fd)
+
+    def _flush(self) -> None:
+        try:
+            is_empty = self._outbox.flush(self._peer)
+        except ConnectionError:
+            self._lose()
+            return
+        if is_empty:
+            self._loop.remove_writer(self._peer.fileno())
+        else:
+            self._loop.add_writer(self._peer.fileno(), self._flush)
+
+    def _lose(self) -> None:
+        if self.is_closed:
+            return
+        self._closed.set()
+        self._loop.remove_reader(self._peer.fileno())
+        self._loop.remove_writer(self._peer.fileno())
+        self._peer.close()
+        self._outbox.clear()
+        for fd in self._fds:
+            os.close(fd)
+        self._fds.clear()
+        for answer in self._waiting.values():
+            if not answer.done():
+                answer.set_exception(self._unavailable("the connection was lost"))
+
+
+def _drop_unless_taken(answer: asyncio.Future[Answer]) -> None:
+    ...

@@ -1,0 +1,91 @@
+"""What the gateway alone is set by: flags of `python -m gateway`, or the variables that stand in for them under a supervisor.
+
+Read once, by `__main__`. What would open the device to strangers is refused here: no address beyond loopback without TLS.
+"""
+
+import argparse
+import ipaddress
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from crossns import errors
+
+UID_MAX = 2**32 - 2
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where TCP is listened for; port 0 lets the kernel choose."""
+
+    host: ipaddress.IPv4Address | ipaddress.IPv6Address
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if self.host.version == 6 else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """PEM files: the gateway's certificate and key, and who signs the certificates of its clients."""
+
+    cert: Path
+    key: Path
+    client_ca: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    # Beside root and the gateway's own uid: who may change the device from the device itself.
+    admin_uids: frozenset[int] = frozenset()
+    listen: tuple[Address, ...] = ()
+    tls: Tls | None = None
+
+
+def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
+    """Settings from flags, else from variables; InvalidSpec says which is wrong and what to do. `--help` exits by itself."""
+    given = _parser(environ).parse_args(argv)
+    listen = tuple(_address(text) for text in given.listen)
+    files: list[Path | None] = [given.tls_cert, given.tls_key, given.client_ca]
+    if any(files) and None in files:
+        raise errors.InvalidSpec("--tls-cert", "belongs with --tls-key and --client-ca: give all three, or none")
+    cert, key, client_ca = files
+    tls = Tls(cert, key, client_ca) if cert and key and client_ca else None
+    exposed = [address for address in listen if not address.host.is_loopback]
+    if exposed and tls is None:
+        message = (
+            f"{exposed[0]} can be reached from other machines: give --tls-cert, --tls-key and --client-ca, so that clients show"
+            " certificates; or listen on 127.0.0.1 or [::1]"
+        )
+        raise errors.InvalidSpec("--listen", message, address=exposed[0])
+    return Settings(frozenset(_uid(text) for text in given.admin_uid), listen, tls)
+
+
+def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m gateway",
+        description="One gRPC address for all services of the device. Listens on its unix socket in any case, where callers are "
+        "known by their uid: root, the gateway's own uid and --admin-uid are admins, others are refused.",
+        epilog="Shared settings (CROSSNS_DEVICE, CROSSNS_RUN_DIR, CROSSNS_ETCD, ...) and telemetry: see gateway/README.md. Exit status: 0 "
+        "stopped, 1 failed, 2 wrong settings.",
+    )
+
+    def add(flag: str, variable: str, text: str, **more: object) -> None:
+        parser.add_argument(flag, help=f"{text} [{variable}]", **more)  # type: ignore[arg-type]
+
+    def several(variable: str) -> list[str]:
+        return [part.strip() for part in environ.get(variable, "").split(",") if part.strip()]
+
+    def path(variable: str) -> Path | None:
+        return Path(environ[variable]) if environ.get(variable) else None
+
+    add("--admin-uid", "CROSSNS_GATEWAY_ADMIN_UIDS", "one more uid that may do everything; repeatable", **_repeated("UID", several("CROSSNS_GATEWAY_ADMIN_UIDS")))
+    add("--listen", "CROSSNS_GATEWAY_LISTEN", "TCP address to listen on as well; repeatable", **_repeated("ADDRESS:PORT", several("CROSSNS_GATEWAY_LISTEN")))
+    for flag, text in (
+        ("--tls-cert", "certificate of the gateway, PEM"),
+        ("--tls-key", "its key"),
+        ("--client-ca", "who signs the clients' certificates; their common name is who they are"),
+    ):
+        variable = f"CROSSNS_GATEWAY_{flag[2:].replace('-', '_').upper()}"
+        add(flag, variable, text, metavar="FILE", type=Path, default=path(variable))
+    return parser

@@ -1,0 +1,148 @@
+"""What there is in a namespace, as the values that nsmanager plans with.
+
+Called by the agent for `Dump` and before each change, since names are resolved and marks are looked at only here.
+"""
+
+import ipaddress
+import socket
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from pyroute2.netlink import nlmsg
+from pyroute2.netlink.rtnl import RTM_GETADDR, RTM_GETLINK, RTM_GETROUTE
+from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+from pyroute2.netlink.rtnl.rtmsg import rtmsg
+
+from crossns import netns, operation
+from services.nsmanager.agent import kind
+from services.nsmanager.agent.rtnl import Rtnl
+
+# linux/rtnetlink.h, linux/if.h, linux/if_arp.h, linux/route.h
+_RTEXT_FILTER_SKIP_STATS = 8
+_IFF_UP = 0x1
+_ARPHRD_LOOPBACK = 772
+_RTN_NAMES = {1: "unicast", 6: "blackhole", 7: "unreachable", 8: "prohibit"}
+_RTM_F_CLONED = 0x200
+SYSCTLS: tuple[str, ...] = get_args(get_type_hints(operation.SetSysctl)["name"])
+
+
+def snapshot(rtnl: Rtnl) -> operation.Snapshot:
+    """Everything of the namespace of `rtnl`, which must be the calling thread's too."""
+    found = links(rtnl)
+    by_index = {link.index: link.name for link in found}
+    return operation.Snapshot(
+        cookie=netns.cookie(),
+        links=tuple(found),
+        addresses=tuple(addresses(rtnl, by_index)),
+        routes=tuple(routes(rtnl, by_index)),
+        sysctls={name: sysctl_path(name).read_text(encoding="ascii").strip() for name in SYSCTLS},
+    )
+
+
+def sysctl_path(name: str) -> Path:
+    return Path("/proc/sys") / name.replace(".", "/")
+
+
+# --- links ------------------------------------------------------------------------------------------------------------
+
+
+def links(rtnl: Rtnl) -> list[operation.Link]:
+    request = ifinfmsg()
+    request["attrs"] = [("IFLA_EXT_MASK", _RTEXT_FILTER_SKIP_STATS)]
+    found = rtnl.dump(RTM_GETLINK, request)
+    by_index = {message["index"]: message.get_attr("IFLA_IFNAME") for message in found}
+    return [_link(message, by_index) for message in found]
+
+
+def link(rtnl: Rtnl, name: str) -> operation.Link | None:
+    """The link of that very name: an altname does not count."""
+    return next((found for found in links(rtnl) if found.name == name), None)
+
+
+def _link(message: nlmsg, by_index: dict[int, str]) -> operation.Link:
+    properties = message.get_attr("IFLA_PROP_LIST")
+    altnames = properties.get_attrs("IFLA_ALT_IFNAME") if properties else []
+    was = next((name for name in altnames if name.startswith(operation.WAS_PREFIX)), "")
+    information = message.get_attr("IFLA_LINKINFO")
+    kernel_kind = (information.get_attr("IFLA_INFO_KIND") if information else None) or ""
+    content = information.get_attr("IFLA_INFO_DATA") if information else None
+    return operation.Link(
+        index=message["index"],
+        name=message.get_attr("IFLA_IFNAME"),
+        kind="loopback" if message["ifi_type"] == _ARPHRD_LOOPBACK else kind.named(kernel_kind, content),
+        mac=message.get_attr("IFLA_ADDRESS") or "",
+        mtu=message.get_attr("IFLA_MTU") or 0,
+        up=bool(message["flags"] & _IFF_UP),
+        carrier=bool(message.get_attr("IFLA_CARRIER")),
+        mark=next((name for name in altnames if name.startswith(operation.MARK_PREFIX)), ""),
+        was=was.removeprefix(operation.WAS_PREFIX),
+        master=by_index.get(message.get_attr("IFLA_MASTER"), ""),
+        parent_index=message.get_attr("IFLA_LINK") or 0,
+        attributes=kind.observed(kernel_kind, content) if content else {},
+    )
+
+
+# --- addresses --------------------------------------------------------------------------------------------------------
+
+
+def addresses(rtnl: Rtnl, by_index: dict[int, str]) -> list[operation.Address]:
+    return [_address(message, by_index) for message in rtnl.dump(RTM_GETADDR, ifaddrmsg()) if message["index"] in by_index]
+
+
+def addresses_of(rtnl: Rtnl, found: operation.Link) -> list[operation.Address]:
+    """Of one link: the kernel filters."""
+    request = ifaddrmsg()
+    request["index"] = found.index
+    return [_address(message, {found.index: found.name}) for message in rtnl.dump(RTM_GETADDR, request)]
+
+
+def _address(message: nlmsg, by_index: dict[int, str]) -> operation.Address:
+    # IFA_ADDRESS is the peer's on a point-to-point link (pyroute2, ifaddrmsg).
+    local = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
+    prefix = f"{ipaddress.ip_address(local)}/{message['prefixlen']}"
+    return operation.Address(link=by_index[message["index"]], prefix=prefix, protocol=message.get_attr("IFA_PROTO") or 0)
+
+
+# --- routes -----------------------------------------------------------------------------------------------------------
+
+
+def routes(rtnl: Rtnl, by_index: dict[int, str]) -> list[operation.Route]:
+    """Those with our mark: the kernel filters, however many others there are."""
+    request = rtmsg()
+    request["proto"] = operation.ROUTE_PROTOCOL
+    found = [message for message in rtnl.dump(RTM_GETROUTE, request) if _is_ours(message)]
+    return [_route(message, by_index) for message in found]
+
+
+def _is_ours(message: nlmsg) -> bool:
+    return message["proto"] == operation.ROUTE_PROTOCOL and message["type"] in _RTN_NAMES and not message["flags"] & _RTM_F_CLONED
+
+
+def _route(message: nlmsg, by_index: dict[int, str]) -> operation.Route:
+    everywhere = "::" if message["family"] == socket.AF_INET6 else "0.0.0.0"
+    destination = ipaddress.ip_address(message.get_attr("RTA_DST") or everywhere)
+    name: Any = _RTN_NAMES[message["type"]]
+    return operation.Route(
+        destination=f"{destination}/{message['dst_len']}",
+        kernel_table=message.get_attr("RTA_TABLE") or message["table"],
+        metric=message.get_attr("RTA_PRIORITY") or 0,
+        kind=name,
+        next_hops=tuple(_next_hops(message, by_index)) if name == "unicast" else (),
+    )
+
+
+def _next_hops(message: nlmsg, by_index: dict[int, str]) -> Iterable[operation.NextHop]:
+    hops = message.get_attr("RTA_MULTIPATH")
+    if not hops:
+        gateway, index = _gateway(message), message.get_attr("RTA_OIF")
+        return [operation.NextHop(gateway=gateway, link=by_index.get(index, ""))]
+    return [operation.NextHop(gateway=_gateway(hop), link=by_index.get(hop["oif"], ""), weight=hop["hops"] + 1) for hop in hops]
+
+
+def _gateway(message: nlmsg) -> str:
+    gateway = message.get_attr("RTA_GATEWAY")
+    if gateway is None:
+        return ""
+    return str(ipaddress.ip_address(gateway))

@@ -1,0 +1,138 @@
+"""rtnetlink requests on one socket, encoded and decoded by pyroute2, its errors mapped here once.
+
+Called by the modules of the agent that observe and change. A request is a system call that has been carried out when it
+returns, so there is nothing to await: pyroute2's asyncio socket would add a queue and 3 MB to each agent, and hides
+NLM_F_DUMP_INTR. Only the agent's own work waits meanwhile.
+"""
+
+import errno
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+from pyroute2.netlink import nlmsg
+from pyroute2.netlink.rtnl import RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE
+from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+from pyroute2.netlink.rtnl.rtmsg import rtmsg
+
+from crossns import errors
+from services.nsmanager.launcher import session
+
+# linux/netlink.h
+NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x1, 0x4, 0x300
+NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x100, 0x200, 0x400
+_NLM_F_DUMP_INTR, _NLM_F_ACK_TLVS = 0x10, 0x200
+_NLMSG_ERROR, _NLMSG_DONE = 2, 3
+_NLMSGERR_ATTR_MSG = 1
+_SOL_NETLINK = 270
+_NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK = 10, 11, 12
+
+_HEADER = struct.Struct("IHHII")
+_CLASSES = {RTM_NEWLINK: ifinfmsg, RTM_NEWADDR: ifaddrmsg, RTM_NEWROUTE: rtmsg}
+# The kernel's dump messages are at most 32 KiB.
+_BUFFER = 256 * 1024
+# A dump that others keep changing under our hands: after that many tries it is a busy namespace, tried again later.
+_DUMP_TRIES = 10
+
+Attributes = list[tuple[str, Any]]
+
+
+class Refused(Exception):
+    """The kernel's answer to a change: `code` is an errno, `words` what it says beside it ("" on many)."""
+
+    def __init__(self, code: int, words: str) -> None:
+        super().__init__(code, words)
+        self.code = code
+        self.words = words
+
+    def explained(self) -> str:
+        return errors.bounded(self.words or os.strerror(self.code))
+
+
+class Rtnl:
+    """One socket, bound to the namespace in which it was made. `tally.writes` counts the changes that the kernel carried out."""
+
+    def __init__(self, tally: session.Tally) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+        self._socket.bind((0, 0))
+        for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK):
+            self._socket.setsockopt(_SOL_NETLINK, option, 1)
+        self._sequence = 0
+        self.tally = tally
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def change(self, kind: int, message: nlmsg, flags: int = 0) -> None:
+        """Carry out one change; raises Refused."""
+        self._send(kind, message, NLM_F_REQUEST | NLM_F_ACK | flags)
+        for _ in self._replies():
+            pass
+        self.tally.writes += 1
+
+    def dump(self, kind: int, message: nlmsg) -> list[nlmsg]:
+        """A consistent dump (NLM_F_DUMP_INTR means that it was not); AgentUnavailable when there is none to be had."""
+        for _ in range(_DUMP_TRIES):
+            self._send(kind, message, NLM_F_REQUEST | NLM_F_DUMP)
+            found: list[nlmsg] = []
+            interrupted = False
+            for flags, reply in self._replies():
+                interrupted = interrupted or bool(flags & _NLM_F_DUMP_INTR)
+                if reply is not None:
+                    found.append(reply)
+            if not interrupted:
+                return found
+        raise errors.AgentUnavailable("AGENT_UNAVAILABLE", "the namespace changes faster than it can be read: try again")
+
+    def _send(self, kind: int, message: nlmsg, flags: int) -> None:
+        self._sequence += 1
+        message["header"] = {"type": kind, "flags": flags, "sequence_number": self._sequence, "pid": 0}
+        message.reset()
+        message.encode()
+        self._socket.send(message.data)
+
+    def _replies(self) -> Iterator[tuple[int, nlmsg | None]]:
+        """Flags and message of each reply; None for the one that ends them."""
+        while True:
+            received = self._socket.recv(_BUFFER)
+            offset = 0
+            while offset + _HEADER.size <= len(received):
+                size, kind, flags, sequence, _ = _HEADER.unpack_from(received, offset)
+                # What is left of a dump that was given up.
+                if sequence == self._sequence:
+                    if kind in {_NLMSG_ERROR, _NLMSG_DONE}:
+                        _check(received[offset : offset + size], flags)
+                        yield flags, None
+                        return
+                    reply = _CLASSES[kind](received, offset=offset)
+                    reply.decode()
+                    yield flags, reply
+                offset += (size + 3) & ~3
+
+
+def _check(reply: bytes, flags: int) -> None:
+    """Raises what an NLMSG_ERROR or NLMSG_DONE says, unless it says success."""
+    (code,) = struct.unpack_from("i", reply, _HEADER.size)
+    if code == 0:
+        return
+    words = ""
+    kind = _HEADER.unpack_from(reply)[1]
+    # Behind the errno an error repeats the header of the request (NETLINK_CAP_ACK).
+    at = _HEADER.size + 4 + (_HEADER.size if kind == _NLMSG_ERROR else 0)
+    while flags & _NLM_F_ACK_TLVS and at + 4 <= len(reply):
+        size, attribute = struct.unpack_from("HH", reply, at)
+        if attribute == _NLMSGERR_ATTR_MSG:
+            words = reply[at + 4 : at + size].rstrip(b"\0").decode(errors="replace")
+        at += max(4, (size + 3) & ~3)
+    raise Refused(-code, words)
+
+
+def fault(refused: Refused, what: str, **metadata: object) -> errors.CrossnsError:
+    """A refusal as the error that it is for whoever asked for `what`."""
+    said = refused.explained()
+    if refused.code in {errno.EAGAIN, errno.EBUSY, errno.ENOBUFS, errno.ENOMEM, errno.EINTR}:
+        return errors.AgentUnavailable("AGENT_UNAVAILABLE", f"the kernel is busy and did not {what}: {said}", **metadata)
+    return errors.PermanentError("KERNEL_REFUSED", f"the kernel refused to {what}: {said}", **metadata)

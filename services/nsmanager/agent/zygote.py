@@ -1,0 +1,96 @@
+"""The zygote: loads everything that agents need once, then forks one for each request of the launcher.
+
+Called by `__main__`. It has no event loop, no threads and no sockets but the launcher's, and dies with the launcher; its
+children do not.
+"""
+
+import contextlib
+import fcntl
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import msgspec
+
+from crossns import netns, pidfd
+from crossns.layout import Layout
+from services.nsmanager.agent import privilege, server
+from services.nsmanager.agent.target import Tables
+from services.nsmanager.launcher import agents, place, records, session
+
+_REQUEST_MAX = 4096
+# Records are written in place, under their lock, at this size: a reader sees the old one or the new one.
+_RECORD_SIZE = 64
+_log = logging.getLogger(__name__)
+
+
+def run(launcher: socket.socket, layout: Layout) -> None:
+    """Fork until the launcher is gone."""
+    privilege.end_with_parent()
+    # Ended agents leave no zombies; the launcher watches them by pidfd.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    default = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    # What is loaded by now is shared by all children and not looked at by their garbage collectors.
+    gc.collect()
+    gc.freeze()
+    while request := launcher.recv(_REQUEST_MAX):
+        fork = msgspec.json.decode(request, type=agents.Fork)
+        zygote = os.getpid()
+        if os.fork() == 0:
+            _be_agent(fork, launcher, layout, Tables(fork.table, default, layout.incarnations), zygote)
+
+
+def _be_agent(fork: agents.Fork, launcher: socket.socket, layout: Layout, tables: Tables, zygote: int) -> None:
+    """Never returns into the zygote's loop."""
+    status = 1
+    try:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        listener = _settle(fork, launcher, layout, zygote)
+        server.run(listener, layout, tables)
+        status = 0
+    except BaseException:
+        _log.exception("the agent of %s ended", fork.table)
+    finally:
+        with contextlib.suppress(OSError):
+            sys.stderr.flush()
+        os._exit(status)
+
+
+def _settle(fork: agents.Fork, launcher: socket.socket, layout: Layout, zygote: int) -> socket.socket:
+    """Become the one agent of the namespace and say so; the socket to serve."""
+    if fork.path:
+        _enter(fork)
+    process = _record(place.agent_records(layout) / f"{fork.table}.{fork.cookie}")
+    if os.getppid() != zygote:
+        # The launcher is gone and so is the zygote: its next life has forked, or will fork, this agent anew.
+        sys.exit("the launcher is gone")
+    privilege.set_name(f"agent-{fork.table}")
+    listener = session.listen(layout.agent_socket(fork.table), mode=0o660, gid=layout.uid("nsmanager"))
+    privilege.drop()
+    launcher.send(msgspec.json.encode(agents.Ready(fork.table, fork.cookie, process)))
+    launcher.close()
+    return listener
+
+
+def _enter(fork: agents.Fork) -> None:
+    fd = os.open(fork.path, os.O_RDONLY | os.O_CLOEXEC)
+    netns.setns(fd)
+    os.close(fd)
+    if netns.cookie() != fork.cookie:
+        sys.exit(f"{fork.path} is another namespace by now")
+
+
+def _record(path: Path) -> records.Process:
+    """Write who we are, and hold the file's lock as long as we live: there is never a second agent in the namespace."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        sys.exit(f"{path.name} has an agent")
+    process = records.Process(os.getpid(), pidfd.start_time(os.getpid()) or 0)
+    os.pwrite(fd, msgspec.json.encode(process).ljust(_RECORD_SIZE), 0)
+    return process

@@ -1,0 +1,29 @@
+"""nsmanager, wired: servicers, world, plan and driver on one store and one loop."""
+
+from crossns.reconcile import Reconciler, Rooms
+from crossns.service import App, Context
+from crossns.v1 import interface_pb2_grpc, route_pb2_grpc, route_table_pb2_grpc
+from services.nsmanager import driver, model, plan, servicer
+
+
+async def build(context: Context) -> App:
+    registries = servicer.registries(context.backend, context.keys)
+    device = driver.Device(
+        context.settings.layout,
+        context.token,
+        on_change=lambda unit: loop.trigger(unit),
+        on_links=lambda: loop.trigger_unsettled(),
+    )
+    rooms = Rooms(model.World(context.keys), plan.plan, plan.report, device)
+    loop = Reconciler(rooms, context.backend, context.snapshot, context.keys, context.fence, registries)
+    tables = servicer.RouteTables(registries)
+    await tables.ensure_built_in()
+    services = {
+        "crossns.v1.RouteTables": (route_table_pb2_grpc.add_RouteTablesServicer_to_server, tables),
+        "crossns.v1.Interfaces": (
+            interface_pb2_grpc.add_InterfacesServicer_to_server,
+            servicer.Interfaces(registries["interfaces"]),
+        ),
+        "crossns.v1.Routes": (route_pb2_grpc.add_RoutesServicer_to_server, servicer.Routes(registries["routes"])),
+    }
+    return App(services, (device.run, loop.run))

@@ -1,0 +1,130 @@
+"""nsmanager's hands: it observes route tables through their agents and applies what was planned, there or at the launcher.
+
+The loop drives it. It keeps one session with the launcher and one with each agent, opened when first needed and again after a
+break; a session carries the fencing token, so a process that no longer leads changes nothing. What each table looked like
+last is kept, because a card is looked for in all of them.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from crossns import errors, names, operation
+from crossns.agent import Agent
+from crossns.launcher import Launcher
+from crossns.layout import Layout
+from services.nsmanager.model import BUILT_IN
+from services.nsmanager.plan import At, Observed, Privileged
+
+SERVICE = "nsmanager"
+
+log = logging.getLogger(__name__)
+
+
+class Device:
+    """`on_change` is called with the unit whose world changed, `on_links` when links came or went anywhere."""
+
+    def __init__(self, layout: Layout, token: operation.Token, on_change: Callable[[str], None], on_links: Callable[[], None]) -> None:
+        self._layout = layout
+        self._token = token
+        self._on_change = on_change
+        self._on_links = on_links
+        self._launcher: Launcher | None = None
+        self._agents: dict[str, Agent] = {}
+        self._snapshots: dict[str, operation.Snapshot] = {}
+        # Mark -> the table in which its link was last seen, and the link.
+        self._marked: dict[str, tuple[str, operation.Link]] = {}
+        # Tables whose links changed since they were last looked at.
+        self._stale: asyncio.Queue[str] = asyncio.Queue()
+
+    async def run(self) -> None:
+        """Look again at tables whose links changed, and say so: what appears in one may be wanted in another."""
+        while True:
+            table = await self._stale.get()
+            try:
+                await self._look(table)
+            except errors.CrossnsError as error:
+                log.info("cannot look at %s: %s", table, error.message)
+            self._on_change(f"routeTables/{table}")
+            self._on_links()
+
+    async def close(self) -> None:
+        for session in (self._launcher, *self._agents.values()):
+            if session is not None:
+                await session.close()
+
+    async def units(self) -> Iterable[str]:
+        namespaces = await self._namespaces("")
+        await asyncio.gather(*(self._look(each.table) for each in namespaces), return_exceptions=True)
+        return [f"routeTables/{each.table}" for each in namespaces]
+
+    async def observe(self, unit: str) -> Observed:
+        table = names.resource_id(unit)
+        if table != BUILT_IN and BUILT_IN not in self._snapshots:
+            await self._look(BUILT_IN)
+        namespace = next(iter(await self._namespaces(table)), None)
+        if namespace is None:
+            self._forget(table)
+            return Observed(marked=self._marked, cards=self._cards())
+        snapshot = await self._look(table)
+        launcher = await self._connected_launcher()
+        return Observed(namespace, snapshot, launcher.welcome.boot_id, self._marked, self._cards())
+
+    async def apply(self, op: At | Privileged) -> None:
+        if isinstance(op, Privileged):
+            await (await self._connected_launcher()).call(op.operation)
+        else:
+            await (await self._connected_agent(op.table)).call(op.operation)
+
+    async def _namespaces(self, table: str) -> tuple[operation.Namespace, ...]:
+        result = await (await self._connected_launcher()).call(operation.ListNamespaces(table=table))
+        return result.items if isinstance(result, operation.Namespaces) else ()
+
+    async def _look(self, table: str) -> operation.Snapshot:
+        snapshot = await (await self._connected_agent(table)).call(operation.Dump())
+        if not isinstance(snapshot, operation.Snapshot):
+            raise errors.InvariantError(f"the agent of {table} answered a dump with {type(snapshot).__name__}")
+        self._forget(table)
+        self._snapshots[table] = snapshot
+        self._marked |= {link.mark: (table, link) for link in snapshot.links if link.mark}
+        return snapshot
+
+    def _forget(self, table: str) -> None:
+        """What was known of a table; its marks, unless they were seen elsewhere since."""
+        old = self._snapshots.pop(table, None)
+        for link in old.links if old is not None else ():
+            if link.mark in self._marked and self._marked[link.mark][0] == table:
+                del self._marked[link.mark]
+
+    def _cards(self) -> tuple[operation.Link, ...]:
+        """Only `default` has links that may be taken; what is virtual there belongs to somebody."""
+        snapshot = self._snapshots.get(BUILT_IN)
+        return tuple(link for link in snapshot.links if not link.mark and link.name != "lo") if snapshot is not None else ()
+
+    # --- sessions ---
+
+    async def _connected_launcher(self) -> Launcher:
+        if self._launcher is None or self._launcher.is_closed:
+            path = self._layout.launcher_socket
+            self._launcher = await Launcher.connect(path, SERVICE, self._token, self._on_launcher_event)
+        return self._launcher
+
+    async def _connected_agent(self, table: str) -> Agent:
+        agent = self._agents.get(table)
+        if agent is None or agent.is_closed:
+            path: Path = self._layout.agent_socket(table)
+            agent = await Agent.connect(path, SERVICE, self._token, lambda event: self._on_agent_event(table, event))
+            self._agents[table] = agent
+        return agent
+
+    def _on_launcher_event(self, event: operation.Event) -> None:
+        if isinstance(event, operation.AgentExited | operation.NamespaceChanged):
+            self._on_change(f"routeTables/{event.table}")
+
+    def _on_agent_event(self, table: str, event: operation.Event) -> None:
+        if isinstance(event, operation.Changed):
+            if "link" in event.kinds or "overrun" in event.kinds:
+                self._stale.put_nowait(table)
+            else:
+                self._on_change(f"routeTables/{table}")

@@ -1,0 +1,37 @@
+"""`python -m services.nsmanager.launcher`: the privileged process; with `--down`, the end of everything that it made.
+
+Configured by the CROSSNS_* variables alone. SIGTERM ends the process and leaves the data plane.
+"""
+
+import argparse
+import os
+import sys
+
+from crossns import errors, settings, telemetry
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="crossns-launcher", description=__doc__)
+    parser.add_argument("--down", action="store_true", help="end agents and engines, remove namespaces, give network cards back")
+    arguments = parser.parse_args()
+    try:
+        configured = settings.from_environ(os.environ)
+        telemetry.setup_logging("launcher", configured.log_level)
+        if os.geteuid() != 0:
+            raise errors.PermissionDenied("PERMISSION_DENIED", "the launcher makes namespaces: run it as root")
+        if arguments.down:
+            from services.nsmanager.launcher import teardown  # noqa: PLC0415 - not loaded by what stays in memory
+
+            teardown.run(configured.layout)
+        else:
+            from services.nsmanager.launcher.app import Launcher  # noqa: PLC0415
+
+            Launcher(configured.layout).run()
+    except errors.CrossnsError as error:
+        print(f"crossns-launcher: {error.message}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

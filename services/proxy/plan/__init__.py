@@ -1,0 +1,12 @@
+"""What must be done to HAProxy so that it serves what is desired: pure.
+
+`engine` has what the driver saw and the operations, `difference` the plan, `report` what both say about each vService, `trial`
+what is left out because HAProxy does not start with it.
+"""
+
+from services.proxy.plan.difference import plan
+from services.proxy.plan.engine import Observed, Operation, StartEngine, StopEngine, Trial, digest
+from services.proxy.plan.report import report
+from services.proxy.plan.trial import failed, succeeded
+
+__all__ = ["Observed", "Operation", "StartEngine", "StopEngine", "Trial", "digest", "failed", "plan", "report", "succeeded"]

@@ -1,0 +1,53 @@
+"""Finds what HAProxy does not start with, so that it alone is left out and reported, and the rest applied.
+
+HAProxy takes a file whole or not at all: one frontend whose port another process holds would freeze everybody else. Where the
+check of a file fails, HAProxy's words name the line. A listener that cannot be opened shows only when it is opened: then half of
+the new listeners is postponed, and so on until one is left.
+"""
+
+import re
+from collections.abc import Collection, Mapping
+
+from crossns import errors
+from services.proxy import render
+from services.proxy.plan.engine import Trial
+
+# `parsing [/path/haproxy.cfg:18]`, `Binding [/path/haproxy.cfg:18]`, `line 18 of the configuration`.
+_LINE = re.compile(r"\[[^\[\]\s]*:([0-9]{1,9})\]|\bline ([0-9]{1,9}) of the configuration")
+
+
+def succeeded(trial: Trial) -> Trial:
+    """HAProxy runs without what was left out: what was postponed has its turn again."""
+    return Trial(refused=trial.refused)
+
+
+def failed(trial: Trial, config: str, new: Collection[render.Part], words: str) -> Trial:
+    """HAProxy did not start with `config`, in which the listeners `new` were new. The same trial where nobody can be blamed."""
+    said = errors.bounded(words)
+    named = blamed(words, config)
+    if named:
+        return Trial({**trial.refused, **dict.fromkeys(named, said)}, trial.postponed)
+    ordered = sorted(new)
+    if len(ordered) == 1:
+        return Trial({**trial.refused, ordered[0]: said}, trial.postponed)
+    return Trial(trial.refused, trial.postponed | frozenset(ordered[len(ordered) // 2 :]))
+
+
+def blamed(words: str, config: str) -> frozenset[render.Part]:
+    """The parts of `config` whose lines `words` name."""
+    parts = _parts(config)
+    numbers = (int(one or other) for one, other in _LINE.findall(words))
+    return frozenset(parts[number] for number in numbers if number in parts)
+
+
+def _parts(config: str) -> Mapping[int, render.Part]:
+    """By line number, from 1: the inverse of what the renderer writes."""
+    section = ""
+    found: dict[int, render.Part] = {}
+    for number, line in enumerate(config.splitlines(), start=1):
+        match line.split():
+            case ["frontend" | "backend", title]:
+                section = title
+            case ["bind", socket, "namespace", name, *_] | ["server", name, socket, *_]:
+                found[number] = render.Part(section, name, socket.partition("@")[2])
+    return found

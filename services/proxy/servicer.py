@@ -1,0 +1,69 @@
+"""The proxy's gRPC methods: VServices. They store what is wanted; nothing here touches the device."""
+
+from typing import Any
+
+from crossns import names, standard, store
+from crossns.registry import Registry
+from crossns.resource import Claim, Draft, Kind, Reference, Resource
+from crossns.v1 import v_service_pb2, v_service_pb2_grpc
+from services.proxy import model
+
+
+def registry(backend: store.Store, keys: names.Keys) -> Registry:
+    return Registry(backend, keys, V_SERVICE)
+
+
+class VServices(v_service_pb2_grpc.VServicesServicer):
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    async def GetVService(self, request: Any, _context: Any) -> Any:
+        return await standard.get(self._registry, request)
+
+    async def ListVServices(self, request: Any, _context: Any) -> Any:
+        return await standard.list_page(self._registry, request, v_service_pb2.ListVServicesResponse)
+
+    async def CreateVService(self, request: Any, _context: Any) -> Any:
+        return await standard.create(self._registry, request)
+
+    async def UpdateVService(self, request: Any, _context: Any) -> Any:
+        return await standard.update(self._registry, request)
+
+    async def DeleteVService(self, request: Any, _context: Any) -> Any:
+        return await standard.delete(self._registry, request)
+
+
+def draft(message: Resource) -> Draft:
+    """Each frontend claims its port of the VIP in its table; every route table that is named must exist and stay."""
+    assert isinstance(message, v_service_pb2.VService)  # noqa: S101 - by its kind
+    vservice = model.v_service(message)
+    return Draft(claims(vservice), references(vservice))
+
+
+def claims(vservice: model.VService) -> tuple[Claim, ...]:
+    return tuple(
+        Claim(
+            kind="vip",
+            key=f"{frontend.table}/{frontend.address}/tcp",
+            reason="VIP_TAKEN",
+            message=f"spec.frontends[{index}]: {{owner}} listens on {model.socket_of(frontend)} in {frontend.table} already: "
+            "give another address or port",
+            first=frontend.port,
+            last=frontend.port,
+        )
+        for index, frontend in enumerate(vservice.frontends)
+    )
+
+
+def references(vservice: model.VService) -> tuple[Reference, ...]:
+    """Each route table once, with the first field that names it."""
+    fields: dict[str, str] = {}
+    for index, frontend in enumerate(vservice.frontends):
+        fields.setdefault(frontend.table, f"spec.frontends[{index}].route_table")
+    for pool_index, pool in enumerate(vservice.pools):
+        for index, member in enumerate(pool.members):
+            fields.setdefault(member.table, f"spec.pools[{pool_index}].members[{index}].route_table")
+    return tuple(Reference(target, field) for target, field in fields.items())
+
+
+V_SERVICE = Kind("vServices", "v_service", draft)
