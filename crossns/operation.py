@@ -313,6 +313,7 @@ AgentOperation = (
     | OpenSocket
     | Statistics
 )
+Request = Hello | LauncherOperation | AgentOperation
 Result = Welcome | Namespace | Namespaces | Engine | Engines | Counters | Snapshot
 
 
@@ -329,7 +330,7 @@ class Call(msgspec.Struct, frozen=True):
     """A request. `traceparent` joins the caller's trace; "" for none."""
 
     id: int
-    operation: Hello | LauncherOperation | AgentOperation
+    operation: Request
     traceparent: str = ""
 
 

@@ -59,11 +59,16 @@ async def start(
 
 
 async def run(
-    argv: Sequence[str], *, stdin: str = "", environ: Mapping[str, str] | None = None, timeout_s: float = TIMEOUT_S
+    argv: Sequence[str],
+    *,
+    stdin: str = "",
+    environ: Mapping[str, str] | None = None,
+    directory: Path | None = None,
+    timeout_s: float = TIMEOUT_S,
 ) -> Completed:
     """Run a program to its end; DeadlineExceeded when it takes longer than `timeout_s`."""
     process = await asyncio.create_subprocess_exec(
-        *argv, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=environ, start_new_session=True
+        *argv, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=environ, cwd=directory, start_new_session=True
     )
     try:
         async with asyncio.timeout(timeout_s):

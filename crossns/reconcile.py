@@ -125,8 +125,7 @@ class Reconciler(Generic[Desired, Observed, Op]):
         await self._cache.wait_until_synced()
         self._cache.subscribe(self._take)
         self._take(tuple(store.Change(entry.key, entry.mod_revision, entry) for entry in self._cache.below(self._keys.device_prefix)))
-        for unit in {*self._rooms.world.units(), *await self._rooms.driver.units()}:
-            self._queue.add(unit)
+        await self._add_all()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._resync())
             for _ in range(WORKERS):
@@ -161,8 +160,21 @@ class Reconciler(Generic[Desired, Observed, Op]):
     async def _resync(self) -> None:
         while True:
             await asyncio.sleep(RESYNC_S * random.uniform(0.8, 1.2))
-            for unit in {*self._rooms.world.units(), *await self._rooms.driver.units()}:
-                self._queue.add(unit)
+            await self._add_all()
+
+    async def _add_all(self) -> None:
+        """Every unit that is wanted or there; what is there must be known, or what nobody wants would stay."""
+        attempt = 0
+        while True:
+            try:
+                present = await self._rooms.driver.units()
+                break
+            except errors.TemporaryError as error:
+                log.info("cannot tell what there is: %s", error.message, extra={"reason": error.reason})
+                await asyncio.sleep(BACKOFF.delay(attempt, random.random()))
+                attempt += 1
+        for unit in {*self._rooms.world.units(), *present}:
+            self._queue.add(unit)
 
     async def _work(self) -> None:
         while True:

@@ -94,10 +94,13 @@ class Session:
             async with asyncio.timeout(TIMEOUT_S):
                 reply, fd = await answer
         except TimeoutError as error:
+            _close_untaken(answer)
             raise self._unavailable(f"no answer to {type(wanted).__name__} in {TIMEOUT_S:g} s") from error
+        except asyncio.CancelledError:
+            _close_untaken(answer)
+            raise
         finally:
-            self._waiting.pop(number, None)
-            _drop_unless_taken(answer)
+            del self._waiting[number]
         if reply.fault:
             raise fault.raised(reply.fault)
         return reply, fd
@@ -165,5 +168,7 @@ class Session:
                 answer.set_exception(self._unavailable("the connection was lost"))
 
 
-def _drop_unless_taken(answer: asyncio.Future[Answer]) -> None:
-    ...
+def _close_untaken(answer: asyncio.Future[Answer]) -> None:
+    """It may have come in the same turn of the loop in which its caller was cancelled."""
+    if answer.done() and not answer.cancelled() and answer.exception() is None and answer.result()[1] >= 0:
+        os.close(answer.result()[1])

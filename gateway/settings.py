@@ -64,28 +64,46 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
 def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m gateway",
-        description="One gRPC address for all services of the device. Listens on its unix socket in any case, where callers are "
-        "known by their uid: root, the gateway's own uid and --admin-uid are admins, others are refused.",
-        epilog="Shared settings (CROSSNS_DEVICE, CROSSNS_RUN_DIR, CROSSNS_ETCD, ...) and telemetry: see gateway/README.md. Exit status: 0 "
-        "stopped, 1 failed, 2 wrong settings.",
+        description="One gRPC address for all services of the device. Always listens on its unix socket, where callers are known"
+        " by their uid: root, the gateway's own uid and those of --admin-uid are admins, all others are refused.",
+        epilog="Shared settings (CROSSNS_DEVICE, CROSSNS_RUN_DIR, CROSSNS_ETCD...) and telemetry: gateway/README.md."
+        " Exit status: 0 stopped, 1 failed, 2 wrong settings.",
     )
-
-    def add(flag: str, variable: str, text: str, **more: object) -> None:
-        parser.add_argument(flag, help=f"{text} [{variable}]", **more)  # type: ignore[arg-type]
-
-    def several(variable: str) -> list[str]:
-        return [part.strip() for part in environ.get(variable, "").split(",") if part.strip()]
-
-    def path(variable: str) -> Path | None:
-        return Path(environ[variable]) if environ.get(variable) else None
-
-    add("--admin-uid", "CROSSNS_GATEWAY_ADMIN_UIDS", "one more uid that may do everything; repeatable", **_repeated("UID", several("CROSSNS_GATEWAY_ADMIN_UIDS")))
-    add("--listen", "CROSSNS_GATEWAY_LISTEN", "TCP address to listen on as well; repeatable", **_repeated("ADDRESS:PORT", several("CROSSNS_GATEWAY_LISTEN")))
-    for flag, text in (
-        ("--tls-cert", "certificate of the gateway, PEM"),
-        ("--tls-key", "its key"),
-        ("--client-ca", "who signs the clients' certificates; their common name is who they are"),
+    for flag, metavar, text in (
+        ("--admin-uid", "UID", "one more uid that may do everything; repeatable"),
+        ("--listen", "ADDRESS:PORT", "listen on TCP too; repeatable"),
     ):
-        variable = f"CROSSNS_GATEWAY_{flag[2:].replace('-', '_').upper()}"
-        add(flag, variable, text, metavar="FILE", type=Path, default=path(variable))
+        variable = _variable(flag)
+        default = [part.strip() for part in environ.get(variable, "").split(",") if part.strip()]
+        parser.add_argument(flag, metavar=metavar, action="append", default=default, help=f"{text} [{variable}, with commas]")
+    for flag, text in (
+        ("--tls-cert", "certificate that the gateway shows beyond loopback, PEM"),
+        ("--tls-key", "its key"),
+        ("--client-ca", "who signs the clients' certificates; a client's common name is who it is, and it is an admin"),
+    ):
+        variable = _variable(flag)
+        default_path = Path(environ[variable]) if environ.get(variable) else None
+        parser.add_argument(flag, metavar="FILE", type=Path, default=default_path, help=f"{text} [{variable}]")
     return parser
+
+
+def _variable(flag: str) -> str:
+    return f"CROSSNS_GATEWAY_{flag.removeprefix('--').replace('-', '_').upper()}"
+
+
+def _uid(text: str) -> int:
+    if not text.isdecimal() or int(text) > UID_MAX:
+        raise errors.InvalidSpec("--admin-uid", f"{errors.bounded(text)!r} is not a uid: give a number, such as 1000")
+    return int(text)
+
+
+def _address(text: str) -> Address:
+    host, _, port = text.rpartition(":")
+    try:
+        address = Address(ipaddress.ip_address(host.removeprefix("[").removesuffix("]")), int(port))
+    except ValueError:
+        address = None
+    if address is None or not 0 <= address.port <= 65535 or (address.host.version == 6) != host.startswith("["):
+        message = f"{errors.bounded(text)!r} is not ADDRESS:PORT: give one such as 127.0.0.1:7443 or [::1]:7443"
+        raise errors.InvalidSpec("--listen", message)
+    return address

@@ -46,9 +46,8 @@ def _processes() -> Census:
             state = (path / "stat").read_text().rsplit(")", 1)[1].split()[0]
         except OSError:
             continue
-        # Threads of the kernel have no command line; zombies have none either, but somebody forgot to reap them.
-        if command or state == "Z":
-            found[f"process: {command[:120] or 'zombie'}"] += 1
+        # One that nobody has reaped has no command line; neither has one that is just being executed.
+        found[f"process: {command[:120] or ('zombie' if state == 'Z' else 'starting')}"] += 1
     return found
 
 

@@ -22,6 +22,7 @@ _SIGNS = {
     config_pb2.ACTION_UPDATE: ("~", "update", "yellow"),
     config_pb2.ACTION_DELETE: ("-", "delete", "red"),
 }
+_more = click.argument("more", nargs=-1, metavar="[FILE...]")
 _files = click.option(
     "-f",
     "--file",
@@ -37,13 +38,21 @@ _label = options.labels("with --prune: the labels that own; without, those that 
 
 @click.command()
 @_files
+@_more
 @click.option("--dry-run", is_flag=True, help="print the plan, change nothing")
 @_prune
 @_label
 @options.no_wait
 @client.remote()
 async def apply(
-    api: Client, files: Sequence[str], *, dry_run: bool, prune: bool, labels: Mapping[str, str], no_wait: bool
+    api: Client,
+    files: Sequence[str],
+    more: Sequence[str],
+    *,
+    dry_run: bool,
+    prune: bool,
+    labels: Mapping[str, str],
+    no_wait: bool,
 ) -> int:
     """Make the device as the files say.
 
@@ -52,7 +61,7 @@ async def apply(
 
     Example: crossns apply -f examples/two-tenants.yaml
     """
-    resources = read(files)
+    resources = read([*files, *more])
     owning = _owning(resources, labels) if prune else {}
     request = config_pb2.DiffRequest(resources=map(wrap, resources), prune_labels=owning)
     plan: config_pb2.DiffResponse = await api.call(api.config.Diff, request)
@@ -74,16 +83,17 @@ async def apply(
 
 @click.command()
 @_files
+@_more
 @_prune
 @_label
 @client.remote()
-async def diff(api: Client, files: Sequence[str], *, prune: bool, labels: Mapping[str, str]) -> int:
+async def diff(api: Client, files: Sequence[str], more: Sequence[str], *, prune: bool, labels: Mapping[str, str]) -> int:
     """Show what `apply` would change.
 
     Exit status as diff(1) has it: 0 nothing differs, 1 something does, 2 it could not be told, 3 time is up.
     """
     try:
-        resources = read(files)
+        resources = read([*files, *more])
         owning = _owning(resources, labels) if prune else {}
         request = config_pb2.DiffRequest(resources=map(wrap, resources), prune_labels=owning)
         plan: config_pb2.DiffResponse = await api.call(api.config.Diff, request)

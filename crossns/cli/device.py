@@ -15,7 +15,7 @@ from crossns.cli import exits, running
 _IP_NETNS = Path("/run/netns")
 
 
-@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.command(context_settings={"allow_interspersed_args": False})
 @click.option(
     "--sandbox", "in_sandbox", is_flag=True, help="in private namespaces: nothing on this machine changes, all is gone afterwards"
 )
@@ -52,7 +52,7 @@ def down(*, purge: bool, timeout_s: float) -> int:
     return asyncio.run(running.down(os.environ, timeout_s, purge=purge))
 
 
-@click.command(name="exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.command(name="exec", context_settings={"allow_interspersed_args": False})
 @click.argument("table")
 @click.argument("command", nargs=-1, required=True, metavar="-- COMMAND...")
 def enter(table: str, command: Sequence[str]) -> None:

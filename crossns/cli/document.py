@@ -120,7 +120,8 @@ def _fill(message: Message, node: Node, place: _Place, path: str) -> None:
             raise place.wrong(
                 key, f"unknown field {key.value!r} in {path}: it has {', '.join(known) or 'none'}{near(key.value, known)}"
             )
-        _refuse_second_choice(message, field, key, place)
+        if value.tag != _NULL:
+            _refuse_second_choice(message, field, key, place)
         _set(message, field, key, value, place)
 
 

@@ -8,6 +8,7 @@ from crossns.rpc.guard import Context
 from crossns.rpc.identity import ANONYMOUS, Identity, caller
 from crossns.rpc.policy import Policy, by_role
 from crossns.rpc.server import Server, Service
+from crossns.rpc.socketfile import SocketFile
 from crossns.rpc.status import error_of, translated
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Policy",
     "Server",
     "Service",
+    "SocketFile",
     "Tls",
     "by_role",
     "caller",

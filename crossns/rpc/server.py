@@ -1,12 +1,11 @@
 """The gRPC server of every service: one line in `app` makes it listen, guarded, with health and reflection.
 
-A unix socket is bound under a name of this process and renamed into place: connections never meet a gap, and a predecessor
-that ends late cannot take its successor's socket away (gRPC unlinks at its end the path that it bound).
+Its errors, callers, deadlines and traces are the guard's. gRPC unlinks at its end the path that it bound, whoever listens there
+by then: hence `socketfile`.
 """
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from crossns.rpc import health, identity
 from crossns.rpc.channel import KEEPALIVE_OPTIONS, MESSAGE_OPTIONS
 from crossns.rpc.guard import Context, Guard, Identify, metadata_of
 from crossns.rpc.policy import Policy
+from crossns.rpc.socketfile import SocketFile
 
 # (add_XServicer_to_server, servicer)
 Service = tuple[Callable[[Any, aio.Server], None], Any]
@@ -61,7 +61,7 @@ class Server:
     ) -> None:
         self._addresses = (address,) if isinstance(address, str) else tuple(address)
         self._credentials = credentials
-        self._bound: list[tuple[Path, os.stat_result]] = []
+        self._files: list[SocketFile] = []
         self._server = aio.server(interceptors=[Guard(policy, identify)], options=_OPTIONS)
         for add, servicer in services.values():
             add(servicer, self._server)
@@ -87,11 +87,8 @@ class Server:
 
     async def stop(self, grace_s: float) -> None:
         """Take no new calls, give the running ones `grace_s`, then cancel them."""
-        for path, ours in self._bound:
-            with suppress(FileNotFoundError):
-                if os.path.samestat(path.stat(), ours):
-                    path.unlink()
-        self._bound.clear()
+        for file in self._files:
+            file.remove()
         await self._server.stop(grace_s)
 
     def _bind(self, address: str, credentials: grpc.ServerCredentials | None) -> int:
@@ -103,11 +100,11 @@ class Server:
             raise OSError(f"cannot listen on {address}: is the address on this machine, and free?") from error
 
     def _bind_unix(self, path: Path) -> None:
-        own = path.with_name(f".{os.getpid()}.{path.name}")
+        file = SocketFile(path)
         umask = os.umask(_SOCKET_UMASK)
         try:
-            self._bind(f"{UNIX}{own}", None)
+            self._bind(f"{UNIX}{file.own}", None)
         finally:
             os.umask(umask)
-        own.replace(path)
-        self._bound.append((path, path.stat()))
+        file.place()
+        self._files.append(file)

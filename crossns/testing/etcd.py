@@ -26,10 +26,10 @@ from crossns.layout import Layout
 class Member:
     """One etcd process, whose data outlives it."""
 
-    def __init__(self, argv: Sequence[str], directory: Path, config: settings.Etcd) -> None:
-        """`config` says how to reach this member alone."""
+    def __init__(self, command: Callable[[], Sequence[str]], directory: Path, config: settings.Etcd) -> None:
+        """`command` is asked for its argv at each start; `config` says how to reach this member alone."""
         self.settings = config
-        self._argv = ("setpriv", "--pdeathsig", "KILL", "--", *argv)
+        self._command = command
         self._directory = directory
         self._process: Process | None = None
 
@@ -41,7 +41,8 @@ class Member:
 
     async def start(self) -> None:
         """Start it without waiting for it."""
-        self._process = await proc.start(self._argv, directory=self._directory, output=None)
+        argv = ("setpriv", "--pdeathsig", "KILL", "--", *self._command())
+        self._process = await proc.start(argv, directory=self._directory, output=None)
 
     async def wait_until_answering(self) -> None:
         await (await client.EtcdStore.connect(self.settings)).close()
@@ -75,7 +76,7 @@ async def embedded_member(directory: Path, *options: str) -> AsyncIterator[Membe
     layout = Layout(run=directory / "run", state=directory / "state", uid_base=os.getuid())
     for path in (layout.etcd_dir, embedded.data_dir(layout)):
         path.mkdir(parents=True, mode=0o700)
-    member = Member((*embedded.argv(layout), *options), layout.etcd_dir, settings.Etcd((f"unix:{layout.etcd_socket}",)))
+    member = Member(lambda: (*embedded.argv(layout), *options), layout.etcd_dir, settings.Etcd((f"unix:{layout.etcd_socket}",)))
     async with _running([member]):
         yield member
 
@@ -119,16 +120,19 @@ async def cluster(directory: Path, size: int = 3, tls: Tls | None = None) -> Asy
     members = []
     for port, (name, peer) in zip(ports[:size], peers.items(), strict=True):
         client_url = f"{'https' if tls else 'http'}://127.0.0.1:{port}"
-        own = (
+        argv = (
+            "etcd",
+            "--data-dir=data",
             f"--name={name}",
             f"--listen-client-urls={client_url}",
             f"--advertise-client-urls={client_url}",
             f"--listen-peer-urls={peer}",
             f"--initial-advertise-peer-urls={peer}",
+            *shared,
         )
         (directory / name).mkdir(parents=True)
         config = settings.Etcd((f"127.0.0.1:{port}",), *((tls.ca, tls.cert, tls.key) if tls else ()))
-        members.append(Member(("etcd", "--data-dir=data", *own, *shared), directory / name, config))
+        members.append(Member(_always(argv), directory / name, config))
     async with _running(members):
         yield tuple(members)
 
@@ -144,6 +148,10 @@ async def _running(members: Sequence[Member]) -> AsyncIterator[None]:
     finally:
         for member in members:
             await member.end()
+
+
+def _always(argv: Sequence[str]) -> Callable[[], Sequence[str]]:
+    return lambda: argv
 
 
 def _free_ports(count: int) -> list[int]:

@@ -16,7 +16,7 @@ from crossns import errors, proc
 from crossns.testing import sandbox
 
 # Where the hosts' namespaces are mounted: not among the route tables.
-_NAMESPACES = Path("/run/lab")
+ROOT = Path("/run/lab")
 # Addresses serve from the first moment: nobody else is on the cable (RFC 4862 5.4 is about those who are).
 _WITHOUT_DAD = "echo 0 | tee /proc/sys/net/ipv6/conf/*/accept_dad > /dev/null"
 
@@ -40,7 +40,7 @@ class Host:
 
     @property
     def namespace(self) -> Path:
-        return _NAMESPACES / self.name
+        return ROOT / self.name
 
     def _inside(self, argv: Sequence[str]) -> list[str]:
         return ["nsenter", f"--net={self.namespace}", "--", *argv]
@@ -80,7 +80,7 @@ class Lab:
         if not sandbox.is_inside():
             message = "the lab makes links in the default namespace: run it in the sandbox, `crossns up --sandbox -- COMMAND`"
             raise errors.FailedPrecondition("FOREIGN_OBJECT", message)
-        os.makedirs(_NAMESPACES, mode=0o700, exist_ok=True)
+        os.makedirs(ROOT, mode=0o700, exist_ok=True)
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

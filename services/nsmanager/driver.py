@@ -7,17 +7,20 @@ last is kept, because a card is looked for in all of them.
 
 import asyncio
 import logging
+import random
+from collections import defaultdict
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 from crossns import errors, names, operation
 from crossns.agent import Agent
 from crossns.launcher import Launcher
 from crossns.layout import Layout
+from crossns.retry import Backoff
 from services.nsmanager.model import BUILT_IN
 from services.nsmanager.plan import At, Observed, Privileged
 
 SERVICE = "nsmanager"
+BACKOFF = Backoff(0.05, 2.0, 1.0)
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +35,8 @@ class Device:
         self._on_links = on_links
         self._launcher: Launcher | None = None
         self._agents: dict[str, Agent] = {}
+        # A newer session of a service ends its older one: of two that connect at once, one must wait.
+        self._connecting: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._snapshots: dict[str, operation.Snapshot] = {}
         # Mark -> the table in which its link was last seen, and the link.
         self._marked: dict[str, tuple[str, operation.Link]] = {}
@@ -39,7 +44,27 @@ class Device:
         self._stale: asyncio.Queue[str] = asyncio.Queue()
 
     async def run(self) -> None:
-        """Look again at tables whose links changed, and say so: what appears in one may be wanted in another."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._look_again())
+            tasks.create_task(self._follow_launcher())
+
+    async def _follow_launcher(self) -> None:
+        """Hear its events all the time; after a break look at everything, for what happened meanwhile was not told."""
+        attempt = 0
+        while True:
+            try:
+                launcher = await self._connected_launcher()
+                for unit in await self.units():
+                    self._on_change(unit)
+                attempt = 0
+                await launcher.wait_until_closed()
+            except errors.CrossnsError as error:
+                log.info("waiting for the launcher: %s", error.message)
+                await asyncio.sleep(BACKOFF.delay(attempt, random.random()))
+                attempt += 1
+
+    async def _look_again(self) -> None:
+        """Look at tables whose links changed, and say so: what appears in one may be wanted in another."""
         while True:
             table = await self._stale.get()
             try:
@@ -66,6 +91,9 @@ class Device:
         namespace = next(iter(await self._namespaces(table)), None)
         if namespace is None:
             self._forget(table)
+            if (agent := self._agents.pop(table, None)) is not None:
+                await agent.close()
+            self._connecting.pop(table, None)
             return Observed(marked=self._marked, cards=self._cards())
         snapshot = await self._look(table)
         launcher = await self._connected_launcher()
@@ -105,18 +133,20 @@ class Device:
     # --- sessions ---
 
     async def _connected_launcher(self) -> Launcher:
-        if self._launcher is None or self._launcher.is_closed:
-            path = self._layout.launcher_socket
-            self._launcher = await Launcher.connect(path, SERVICE, self._token, self._on_launcher_event)
-        return self._launcher
+        async with self._connecting[""]:
+            if self._launcher is None or self._launcher.is_closed:
+                path = self._layout.launcher_socket
+                self._launcher = await Launcher.connect(path, SERVICE, self._token, self._on_launcher_event)
+            return self._launcher
 
     async def _connected_agent(self, table: str) -> Agent:
-        agent = self._agents.get(table)
-        if agent is None or agent.is_closed:
-            path: Path = self._layout.agent_socket(table)
-            agent = await Agent.connect(path, SERVICE, self._token, lambda event: self._on_agent_event(table, event))
-            self._agents[table] = agent
-        return agent
+        async with self._connecting[table]:
+            agent = self._agents.get(table)
+            if agent is None or agent.is_closed:
+                path = self._layout.agent_socket(table)
+                agent = await Agent.connect(path, SERVICE, self._token, lambda event: self._on_agent_event(table, event))
+                self._agents[table] = agent
+            return agent
 
     def _on_launcher_event(self, event: operation.Event) -> None:
         if isinstance(event, operation.AgentExited | operation.NamespaceChanged):

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,12 +16,13 @@ pytestmark = pytest.mark.kernel
 
 @contextmanager
 def _seen(word: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What the block does is seen as one more thing called `word`."""
-    monkeypatch.setattr(leak, "SETTLE_S", 0.3)
+    """What the block does is seen as one more thing called `word`, as soon as it has taken shape."""
+    monkeypatch.setattr(leak, "SETTLE_S", 0.0)
     before = leak.census()
     yield
-    left = leak.left_since(before)
-    assert [thing for thing in left if thing.startswith(word)], left
+    deadline = time.monotonic() + 5
+    while not any(thing.startswith(word) for thing in leak.left_since(before)):
+        assert time.monotonic() < deadline, leak.left_since(before)
 
 
 def test_left_process_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:

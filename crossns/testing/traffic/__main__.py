@@ -23,8 +23,10 @@ def _parser() -> argparse.ArgumentParser:
     client.add_argument("--requests", type=int, default=0, help="end after this many; 0 is no limit")
     client.add_argument("--seconds", type=float, default=10, help="end after this time")
     client.add_argument("--timeout", type=float, default=5, help="seconds after which a request has failed")
-    attempt = commands.add_parser("reach", help="try once to reach a target; exit status 0 when it answered")
-    attempt.add_argument("target", metavar="ADDRESS[:PORT]", help="with a port a TCP connection, without one an ICMP echo")
+    attempt = commands.add_parser("reach", help="try once to reach each target, all at once; exit status 0 when all answered")
+    attempt.add_argument(
+        "targets", nargs="+", metavar="ADDRESS[:PORT]", help="with a port a TCP connection, without one an ICMP echo"
+    )
     attempt.add_argument("--timeout", type=float, default=1, help="seconds")
     return parser
 
@@ -45,9 +47,10 @@ async def _run(options: argparse.Namespace) -> int:
         )
         print(json.dumps(await load.run(plan)), flush=True)
         return 0
-    outcome = await reach.attempt(options.target, options.timeout)
-    print(json.dumps(outcome.as_json()), flush=True)
-    return 0 if outcome.reached else 1
+    outcomes = await reach.attempt_all(options.targets, options.timeout)
+    for outcome in outcomes:
+        print(json.dumps(outcome.as_json()), flush=True)
+    return 0 if all(outcome.reached for outcome in outcomes) else 1
 
 
 if __name__ == "__main__":

@@ -3,9 +3,11 @@
 import asyncio
 import dataclasses
 import os
+import secrets
 import socket
 import struct
 import time
+from collections.abc import Sequence
 
 from crossns.testing.traffic import address
 
@@ -32,6 +34,13 @@ class Outcome:
         }
 
 
+async def attempt_all(targets: Sequence[str], timeout_s: float) -> list[Outcome]:
+    """Try all targets at the same time; the outcomes in their order."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(attempt(target, timeout_s)) for target in targets]
+    return [task.result() for task in tasks]
+
+
 async def attempt(target: str, timeout_s: float) -> Outcome:
     """Try `target`, ADDRESS:PORT by TCP or ADDRESS by ICMP echo."""
     is_tcp = target.startswith("[") or target.count(":") == 1
@@ -56,7 +65,8 @@ async def _echo(target: str) -> None:
     loop = asyncio.get_running_loop()
     version = 6 if ":" in target else 4
     family, protocol = (socket.AF_INET6, socket.IPPROTO_ICMPV6) if version == 6 else (socket.AF_INET, socket.IPPROTO_ICMP)
-    request = _echo_request(_ECHO_REQUEST[version], os.getpid() & 0xFFFF)
+    # Several attempts of one process run at once; each wants its own answer only.
+    request = _echo_request(_ECHO_REQUEST[version], secrets.randbits(16))
     with socket.socket(family, socket.SOCK_RAW, protocol) as raw:
         raw.setblocking(False)  # noqa: FBT003 - the name of the parameter is the method's
         raw.connect((target, 0))

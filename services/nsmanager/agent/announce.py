@@ -46,7 +46,7 @@ def _send_arp(link: operation.Link, address: str) -> None:
     ip, mac = socket.inet_aton(address), _hardware(link)
     packet = struct.pack("!HHBBH", _ARPHRD_ETHER, 0x0800, 6, 4, _ARPOP_REQUEST) + mac + ip + bytes(6) + ip
     with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
-        sender.setblocking(False)
+        sender.settimeout(0)
         sender.sendto(packet, (link.name, _ETH_P_ARP, 0, _ARPHRD_ETHER, _BROADCAST))
 
 
@@ -54,7 +54,7 @@ def _send_advertisement(link: operation.Link, address: str) -> None:
     packet = struct.pack("!BBHI", _ND_NEIGHBOR_ADVERT, 0, 0, _OVERRIDE) + socket.inet_pton(socket.AF_INET6, address)
     packet += struct.pack("!BB", _OPTION_TARGET_LINK_LAYER, 1) + _hardware(link)
     with socket.socket(socket.AF_INET6, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.IPPROTO_ICMPV6) as sender:
-        sender.setblocking(False)
+        sender.settimeout(0)
         sender.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
         sender.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, link.index)
         sender.bind((address, 0, 0, link.index))

@@ -43,7 +43,7 @@ class Events:
         self._notify = notify
         self._kinds: set[Kind] = set()
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
-        self._socket.setblocking(False)
+        self._socket.settimeout(0)
         self._socket.bind((0, _GROUPS))
         loop.add_reader(self._socket.fileno(), self._read)
 

@@ -55,7 +55,7 @@ class Agent:
     restarts: int = 0
     crashes: int = 0
     since: float = 0.0
-    watch: watch.Watch | None = None
+    watched: watch.Watch | None = None
     timer: Timer | None = None
     waiting: list[Done] = field(default_factory=list)
     # Set once the agent shall end and stay away.
@@ -106,9 +106,9 @@ class Agents:
         _settle(agent, errors.AgentUnavailable("AGENT_UNAVAILABLE", f"{table} is being destroyed"))
         if agent.timer:
             agent.timer.cancel()
-        if agent.watch:
+        if agent.watched:
             agent.leaving = gone
-            agent.watch.end()
+            agent.watched.end()
         else:
             gone()
 
@@ -122,7 +122,7 @@ class Agents:
         if known is None or fd is None:
             return False
         agent.pid, agent.since = known.pid, time.monotonic()
-        agent.watch = watch.Watch(self._reactor, fd, lambda _status: self._on_end(agent))
+        agent.watched = watch.Watch(self._reactor, fd, lambda _status: self._on_end(agent))
         _settle(agent, None)
         return True
 
@@ -152,7 +152,7 @@ class Agents:
     def _living_zygote(self) -> socket.socket:
         if self._zygote is None:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            ours.setblocking(False)
+            ours.settimeout(0)
             theirs.set_inheritable(True)
             with theirs:
                 argv = [sys.executable, "-m", "services.nsmanager.agent", str(theirs.fileno())]
@@ -200,7 +200,7 @@ class Agents:
             agent.timer.cancel()
 
     def _on_end(self, agent: Agent) -> None:
-        pid, agent.pid, agent.watch = agent.pid, 0, None
+        pid, agent.pid, agent.watched = agent.pid, 0, None
         if agent.leaving:
             agent.leaving()
             return

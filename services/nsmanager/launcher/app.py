@@ -73,8 +73,8 @@ class Launcher:
 
     def _watch_signals(self) -> None:
         ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        theirs.setblocking(False)
+        ours.settimeout(0)
+        theirs.settimeout(0)
         signal.set_wakeup_fd(theirs.fileno())
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _ignore)

@@ -109,7 +109,7 @@ class Sessions:
             _log.warning("refused a connection of uid %d, which runs no service", uid)
             peer.close()
             return
-        peer.setblocking(False)
+        peer.settimeout(0)
         self._open.add(session)
         self._reactor.add_reader(peer.fileno(), lambda: self._read(session))
 
@@ -233,7 +233,7 @@ def listen(path: Path, *, mode: int, gid: int = 0) -> socket.socket:
     os.chown(fresh, 0, gid)
     fresh.chmod(mode)
     listener.listen(_LISTEN_BACKLOG)
-    listener.setblocking(False)
+    listener.settimeout(0)
     # Whoever finds the path finds somebody listening.
     fresh.replace(path)
     return listener

@@ -35,12 +35,12 @@ def failed(trial: Trial, config: str, new: Collection[render.Part], words: str) 
 
 def blamed(words: str, config: str) -> frozenset[render.Part]:
     """The parts of `config` whose lines `words` name."""
-    parts = _parts(config)
+    known = parts(config)
     numbers = (int(one or other) for one, other in _LINE.findall(words))
-    return frozenset(parts[number] for number in numbers if number in parts)
+    return frozenset(known[number] for number in numbers if number in known)
 
 
-def _parts(config: str) -> Mapping[int, render.Part]:
+def parts(config: str) -> Mapping[int, render.Part]:
     """By line number, from 1: the inverse of what the renderer writes."""
     section = ""
     found: dict[int, render.Part] = {}

@@ -1,0 +1,1 @@
+"""nsmanager: route tables, interfaces, routes, and the addresses of vServices."""

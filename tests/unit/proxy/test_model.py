@@ -1,0 +1,278 @@
+"""What is refused in a vService, where, and in which words."""
+
+from collections.abc import Callable
+
+import pytest
+
+from crossns import errors
+from crossns.v1 import v_service_pb2
+from services.proxy import model
+from tests.unit.proxy import sample
+
+Change = Callable[[v_service_pb2.VServiceSpec], object]
+
+
+def refused(change: Change) -> errors.InvalidSpec:
+    message = sample.message()
+    change(message.spec)
+    with pytest.raises(errors.InvalidSpec) as caught:
+        model.v_service(message)
+    return caught.value
+
+
+def test_valid_vservice_is_taken_as_it_is() -> None:
+    parsed = model.v_service(sample.message())
+    assert (parsed.name, parsed.generation) == ("vServices/web", 3)
+    assert [(each.name, each.table, str(each.address), each.port) for each in parsed.frontends] == [
+        ("dmz", "routeTables/dmz", "203.0.113.10", 80)
+    ]
+    assert [(each.name, each.table, str(each.address), each.port) for each in parsed.pools[0].members] == [
+        ("a1", "routeTables/tenant-a", "10.0.0.5", 8080),
+        ("b1", "routeTables/tenant-b", "10.0.0.5", 8080),
+    ]
+
+
+def test_the_only_pool_serves_a_frontend_that_names_none() -> None:
+    assert model.v_service(sample.message()).frontends[0].pool == "main"
+
+
+@pytest.mark.parametrize("field", ["algorithm", "datapath"])
+def test_what_may_be_left_open_is_taken_open(field: str) -> None:
+    message = sample.message()
+    (message.spec.pools[0] if field == "algorithm" else message.spec).ClearField(field)  # type: ignore[arg-type]
+    assert model.v_service(message).pools
+
+
+def test_members_of_both_families_stand_in_one_pool() -> None:
+    message = sample.message()
+    message.spec.pools[0].members[1].address = "fd00::5"
+    assert [each.address.version for each in model.v_service(message).pools[0].members] == [4, 6]
+
+
+def test_an_address_is_known_in_any_spelling() -> None:
+    message = sample.message()
+    message.spec.frontends[0].address = "FD00:0:0::0001"
+    assert str(model.v_service(message).frontends[0].address) == "fd00::1"
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        (lambda spec: spec.ClearField("protocol"), "spec.protocol"),
+        (lambda spec: spec.ClearField("frontends"), "spec.frontends"),
+        (lambda spec: spec.ClearField("pools"), "spec.pools"),
+        (lambda spec: spec.frontends[0].ClearField("name"), "spec.frontends[0].name"),
+        (lambda spec: spec.frontends[0].ClearField("route_table"), "spec.frontends[0].route_table"),
+        (lambda spec: spec.frontends[0].ClearField("address"), "spec.frontends[0].address"),
+        (lambda spec: spec.frontends[0].ClearField("port"), "spec.frontends[0].port"),
+        (lambda spec: spec.pools[0].ClearField("name"), "spec.pools[0].name"),
+        (lambda spec: spec.pools[0].ClearField("members"), "spec.pools[0].members"),
+        (lambda spec: spec.pools[0].members[1].ClearField("name"), "spec.pools[0].members[1].name"),
+        (lambda spec: spec.pools[0].members[1].ClearField("route_table"), "spec.pools[0].members[1].route_table"),
+        (lambda spec: spec.pools[0].members[1].ClearField("address"), "spec.pools[0].members[1].address"),
+        (lambda spec: spec.pools[0].members[1].ClearField("port"), "spec.pools[0].members[1].port"),
+    ],
+)
+def test_what_is_missing_is_asked_for_by_its_path(change: Change, field: str) -> None:
+    error = refused(change)
+    assert (error.reason, error.metadata["field"]) == ("REQUIRED_FIELD", field)
+    assert error.message.startswith(f"{field}: is required: give ")
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("10.0.0", "not an IPv4 or IPv6 address"),
+        ("10.0.0.5/24", "not an IPv4 or IPv6 address"),
+        ("10.0.0.5\n", "not an IPv4 or IPv6 address"),
+        ("010.0.0.5", "not an IPv4 or IPv6 address"),
+        ("www.example.org", "not an IPv4 or IPv6 address"),
+        ("[fd00::5]", "not an IPv4 or IPv6 address"),
+        ("0.0.0.0", "unspecified"),
+        ("::", "unspecified"),
+        ("224.0.0.1", "no unicast"),
+        ("ff02::1", "no unicast"),
+        ("255.255.255.255", "no unicast"),
+        ("127.0.0.1", "loopback"),
+        ("127.255.0.9", "loopback"),
+        ("::1", "loopback"),
+        ("::ffff:10.0.0.5", "give 10.0.0.5"),
+        ("fe80::1", "one link only"),
+        ("fe80::1%eth0", "one link only"),
+        ("fd00::1%eth0", "one link only"),
+    ],
+)
+def test_an_address_that_cannot_be_served_is_refused(address: str, words: str) -> None:
+    for field in ("spec.frontends[0].address", "spec.pools[0].members[1].address"):
+
+        def change(spec: v_service_pb2.VServiceSpec, field: str = field) -> None:
+            part = spec.frontends[0] if "frontends" in field else spec.pools[0].members[1]
+            part.address = address
+
+        error = refused(change)
+        assert (error.reason, error.metadata["field"]) == ("INVALID_FIELD", field)
+        assert words in error.message
+
+
+@pytest.mark.parametrize("port", [-1, 65536, 2**31 - 1])
+def test_a_port_beyond_the_range_is_refused(port: int) -> None:
+    def of_frontend(spec: v_service_pb2.VServiceSpec) -> None:
+        spec.frontends[0].port = port
+
+    def of_member(spec: v_service_pb2.VServiceSpec) -> None:
+        spec.pools[0].members[0].port = port
+
+    assert refused(of_frontend).metadata["field"] == "spec.frontends[0].port"
+    assert refused(of_member).metadata["field"] == "spec.pools[0].members[0].port"
+
+
+@pytest.mark.parametrize("port", [1, 65535])
+def test_the_ends_of_the_range_of_ports_are_ports(port: int) -> None:
+    message = sample.message()
+    message.spec.frontends[0].port = port
+    assert model.v_service(message).frontends[0].port == port
+
+
+@pytest.mark.parametrize("name", ["A", "1a", "a-", "a.b", "a b", "a\n", 'a"', "a" * 64, "ä", "-"])
+def test_what_is_no_id_is_refused_as_a_name_of_any_part(name: str) -> None:
+    def of_frontend(spec: v_service_pb2.VServiceSpec) -> None:
+        spec.frontends[0].name = name
+
+    def of_pool(spec: v_service_pb2.VServiceSpec) -> None:
+        spec.pools[0].name = name
+
+    def of_member(spec: v_service_pb2.VServiceSpec) -> None:
+        spec.pools[0].members[0].name = name
+
+    fields = [refused(change).metadata["field"] for change in (of_frontend, of_pool, of_member)]
+    assert fields == ["spec.frontends[0].name", "spec.pools[0].name", "spec.pools[0].members[0].name"]
+
+
+@pytest.mark.parametrize("name", ["dmz", "routeTables/", "routeTables/Dmz", "routeTables/a/routes/b", "interfaces/dmz", "routeTables/a\n"])
+def test_what_is_no_route_table_is_refused(name: str) -> None:
+    def of_frontend(spec: v_service_pb2.VServiceSpec) -> None:
+        spec.frontends[0].route_table = name
+
+    def of_member(spec: v_service_pb2.VServiceSpec) -> None:
+        spec.pools[0].members[0].route_table = name
+
+    assert refused(of_frontend).reason == refused(of_member).reason == "INVALID_NAME"
+
+
+def test_a_name_of_another_collection_is_refused() -> None:
+    message = sample.message()
+    message.name = "routeTables/web"
+    with pytest.raises(errors.InvalidSpec, match=r"name: .*vServices/\{id\}"):
+        model.v_service(message)
+
+
+@pytest.mark.parametrize("field", ["protocol", "datapath"])
+def test_a_word_of_a_newer_client_is_refused(field: str) -> None:
+    error = refused(lambda spec: spec.MergeFromString(bytes([{"protocol": 8, "datapath": 16}[field], 99])))
+    assert (error.reason, error.metadata["field"]) == ("INVALID_FIELD", f"spec.{field}")
+
+
+def test_an_algorithm_of_a_newer_client_is_refused() -> None:
+    error = refused(lambda spec: spec.pools[0].MergeFromString(bytes([16, 99])))
+    assert error.metadata["field"] == "spec.pools[0].algorithm"
+    assert "ALGORITHM_ROUND_ROBIN" in error.message
+
+
+def test_names_are_unique_among_frontends_pools_and_members() -> None:
+    def frontends(spec: v_service_pb2.VServiceSpec) -> None:
+        spec.frontends.add(name="dmz", route_table="routeTables/dmz", address="203.0.113.10", port=81)
+
+    def pools(spec: v_service_pb2.VServiceSpec) -> None:
+        spec.pools.add().CopyFrom(spec.pools[0])
+
+    def members(spec: v_service_pb2.VServiceSpec) -> None:
+        spec.pools[0].members[1].name = "a1"
+
+    fields = [refused(change).metadata["field"] for change in (frontends, pools, members)]
+    assert fields == ["spec.frontends[1].name", "spec.pools[1].name", "spec.pools[0].members[1].name"]
+
+
+def test_members_of_two_pools_may_have_one_name() -> None:
+    message = sample.message()
+    message.spec.frontends[0].pool = "main"
+    message.spec.pools.add(name="other").members.add().CopyFrom(message.spec.pools[0].members[0])
+    assert len(model.v_service(message).pools) == 2
+
+
+def test_with_several_pools_a_frontend_must_choose() -> None:
+    def change(spec: v_service_pb2.VServiceSpec) -> None:
+        spec.pools.add(name="other").members.add().CopyFrom(spec.pools[0].members[0])
+
+    error = refused(change)
+    assert (error.reason, error.metadata["field"]) == ("REQUIRED_FIELD", "spec.frontends[0].pool")
+    assert "main, other" in error.message
+
+
+def test_a_pool_that_is_not_there_is_refused_with_those_that_are() -> None:
+    def change(spec: v_service_pb2.VServiceSpec) -> None:
+        spec.frontends[0].pool = "mian"
+
+    error = refused(change)
+    assert error.metadata["field"] == "spec.frontends[0].pool"
+    assert error.message.endswith("'mian' is not one of spec.pools: give one of main")
+
+
+def test_two_frontends_cannot_share_a_port_of_a_vip_in_a_table() -> None:
+    def change(spec: v_service_pb2.VServiceSpec) -> None:
+        spec.frontends.add(name="other", route_table="routeTables/dmz", address="203.0.113.10", port=80)
+
+    error = refused(change)
+    assert error.metadata["field"] == "spec.frontends[1]"
+    assert "dmz listens on 203.0.113.10:80 in routeTables/dmz already" in error.message
+
+
+def test_an_address_in_another_spelling_is_the_same_vip() -> None:
+    def change(spec: v_service_pb2.VServiceSpec) -> None:
+        spec.frontends.add(name="six", route_table="routeTables/dmz", address="fd00::1", port=80)
+        spec.frontends.add(name="other", route_table="routeTables/dmz", address="FD00:0::1", port=80)
+
+    assert refused(change).metadata["field"] == "spec.frontends[2]"
+
+
+@pytest.mark.parametrize(("table", "port"), [("routeTables/tenant-a", 80), ("routeTables/dmz", 443)])
+def test_one_vip_may_be_in_two_tables_or_on_two_ports(table: str, port: int) -> None:
+    message = sample.message()
+    message.spec.frontends.add(name="other", route_table=table, address="203.0.113.10", port=port)
+    assert len(model.v_service(message).frontends) == 2
+
+
+def test_more_parts_than_the_bounds_are_refused() -> None:
+    def frontends(spec: v_service_pb2.VServiceSpec) -> None:
+        for index in range(64):
+            spec.frontends.add(name=f"f{index}", route_table="routeTables/dmz", address="203.0.113.11", port=index + 1)
+
+    def pools(spec: v_service_pb2.VServiceSpec) -> None:
+        for index in range(64):
+            spec.pools.add().CopyFrom(spec.pools[0])
+            spec.pools[-1].name = f"p{index}"
+
+    def members(spec: v_service_pb2.VServiceSpec) -> None:
+        for index in range(255):
+            spec.pools[0].members.add(name=f"m{index}", route_table="routeTables/dmz", address="10.0.0.5", port=1)
+
+    bounds = [(error.metadata["field"], error.metadata["max"]) for error in map(refused, (frontends, pools, members))]
+    assert bounds == [("spec.frontends", "64"), ("spec.pools", "64"), ("spec.pools[0].members", "256")]
+
+
+def test_as_many_parts_as_the_bounds_are_taken() -> None:
+    message = sample.message()
+    for index in range(63):
+        message.spec.frontends.add(name=f"f{index}", route_table="routeTables/dmz", address="203.0.113.11", port=index + 1)
+    for index in range(254):
+        message.spec.pools[0].members.add(name=f"m{index}", route_table="routeTables/dmz", address="10.0.0.5", port=1)
+    parsed = model.v_service(message)
+    assert (len(parsed.frontends), len(parsed.pools[0].members)) == (64, 256)
+
+
+def test_a_refusal_shows_no_more_than_a_line_of_what_was_sent() -> None:
+    def change(spec: v_service_pb2.VServiceSpec) -> None:
+        spec.frontends[0].address = "x" * 100_000 + "\nbind :1"
+
+    error = refused(change)
+    assert "\n" not in error.message
+    assert len(error.message) < 400

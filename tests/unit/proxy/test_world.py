@@ -1,0 +1,88 @@
+"""What of the store's changes concerns the proxy, and what they add up to."""
+
+from crossns import names, store
+from crossns.v1 import route_table_pb2, v_service_pb2
+from services.proxy import model
+from tests.unit.proxy import sample
+
+KEYS = names.Keys("local", "proxy")
+NSMANAGER = KEYS.of("nsmanager")
+
+
+def changed(key: str, value: bytes | None) -> store.Change:
+    return store.Change(key, 7, None if value is None else store.Entry(key, value, 1, 7))
+
+
+def stored(message: v_service_pb2.VService) -> store.Change:
+    return changed(KEYS.desired(message.name), message.SerializeToString())
+
+
+def table(name: str, cookie: int, **fields: int) -> store.Change:
+    status = route_table_pb2.RouteTableStatus(netns_cookie=cookie, **fields)
+    return changed(NSMANAGER.status(f"routeTables/{name}"), status.SerializeToString())
+
+
+def test_a_vservice_is_desired_until_its_key_is_gone() -> None:
+    world = model.World(KEYS)
+    assert list(world.change(stored(sample.message()))) == [model.UNIT]
+    assert [each.name for each in world.desired(model.UNIT).services] == ["vServices/web"]
+    assert list(world.change(changed(KEYS.desired("vServices/web"), None))) == [model.UNIT]
+    assert not world.desired(model.UNIT).services
+
+
+def test_a_vservice_that_is_being_deleted_is_leaving_and_not_desired() -> None:
+    world = model.World(KEYS)
+    world.change(stored(sample.message()))
+    going = sample.message()
+    going.delete_time.GetCurrentTime()
+    world.change(stored(going))
+    desired = world.desired(model.UNIT)
+    assert (desired.services, desired.leaving) == ((), frozenset({"vServices/web"}))
+    world.change(changed(KEYS.desired("vServices/web"), None))
+    assert world.desired(model.UNIT).leaving == frozenset()
+
+
+def test_a_table_is_known_by_the_namespace_that_it_has_now() -> None:
+    world = model.World(KEYS)
+    assert list(world.change(table("dmz", 4711))) == [model.UNIT]
+    assert world.desired(model.UNIT).tables == {"routeTables/dmz": "dmz.4711"}
+    assert list(world.change(table("dmz", 4712))) == [model.UNIT]
+    assert world.desired(model.UNIT).tables == {"routeTables/dmz": "dmz.4712"}
+
+
+def test_a_table_without_a_namespace_is_not_there() -> None:
+    world = model.World(KEYS)
+    world.change(table("dmz", 4711))
+    assert list(world.change(table("dmz", 0))) == [model.UNIT]
+    assert world.desired(model.UNIT).tables == {}
+    world.change(table("dmz", 4711))
+    assert list(world.change(changed(NSMANAGER.status("routeTables/dmz"), None))) == [model.UNIT]
+    assert world.desired(model.UNIT).tables == {}
+
+
+def test_what_else_a_table_says_of_itself_wakes_nobody() -> None:
+    world = model.World(KEYS)
+    world.change(table("dmz", 4711))
+    assert list(world.change(table("dmz", 4711, agent_restarts=3))) == []
+
+
+def test_what_is_not_the_proxys_business_wakes_nobody() -> None:
+    world = model.World(KEYS)
+    others = [
+        changed(NSMANAGER.desired("routeTables/dmz"), b""),
+        changed(NSMANAGER.status("vServices/web"), b""),
+        changed(NSMANAGER.status("interfaces/a-lan"), b""),
+        changed(KEYS.claim("vip", "routeTables/dmz/203.0.113.10/tcp"), b"[]"),
+        changed(KEYS.trace("vServices/web"), b""),
+        changed(names.Keys("other", "proxy").desired("vServices/web"), sample.message().SerializeToString()),
+    ]
+    assert [list(world.change(other)) for other in others] == [[]] * len(others)
+    assert world.desired(model.UNIT) == model.Desired((), {})
+
+
+def test_what_was_desired_before_does_not_change_behind_a_round() -> None:
+    world = model.World(KEYS)
+    world.change(table("dmz", 4711))
+    before = world.desired(model.UNIT)
+    world.change(table("dmz", 4712))
+    assert before.tables == {"routeTables/dmz": "dmz.4711"}
