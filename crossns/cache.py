@@ -94,7 +94,7 @@ class Cache:
                 attempt = 0 if self.connected else attempt + 1
                 if isinstance(error, store.Compacted):
                     due = loop.time()
-                self._disconnect(error)
+                self._disconnect(str(error))
                 await asyncio.sleep(BACKOFF.delay(attempt, random.random()))
 
     async def _list(self) -> None:
@@ -112,9 +112,9 @@ class Cache:
                 self.connected = True
                 self._apply([change for change in batch.changes if change.revision > self.revision], batch.revision)
 
-    def _disconnect(self, error: Exception) -> None:
+    def _disconnect(self, reason: str) -> None:
         if self.connected:
-            log.warning("lost the store, following it again as soon as it answers: %s", error)
+            log.warning("lost the store, following it again as soon as it answers: %s", reason)
         self.connected = False
 
     def _difference(self, listing: store.Listing) -> list[store.Change]:

@@ -3,21 +3,26 @@
 The metadata travels with them. A refusal by the fence has a kind of its own, for whoever only wants to know that.
 """
 
+from typing import Literal
+
 from crossns import errors, operation
 
 
 def of(error: errors.CrossnsError) -> operation.Fault:
     """The error as it is sent; our bugs without their detail."""
+    return operation.Fault(kind=_kind(error), reason=error.reason, message=error.message, metadata=dict(error.metadata))
+
+
+def _kind(error: errors.CrossnsError) -> Literal["request", "temporary", "permanent", "fenced", "invariant"]:
     match error:
         case errors.RequestError():
-            kind = "fenced" if error.reason == "FENCED" else "request"
+            return "fenced" if error.reason == "FENCED" else "request"
         case errors.TemporaryError():
-            kind = "temporary"
+            return "temporary"
         case errors.PermanentError():
-            kind = "permanent"
+            return "permanent"
         case _:
-            kind = "invariant"
-    return operation.Fault(kind=kind, reason=error.reason, message=error.message, metadata=dict(error.metadata))
+            return "invariant"
 
 
 def raised(fault: operation.Fault) -> errors.CrossnsError:

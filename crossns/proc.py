@@ -30,9 +30,10 @@ class Completed:
     stderr: str
 
     def check(self) -> "Completed":
-        """Itself if it succeeded; PermanentError with the program's own words otherwise."""
+        """Itself if it succeeded; PermanentError with the program's last words otherwise."""
         if self.status != 0:
-            words = errors.bounded(self.stderr or self.stdout) or f"status {self.status}"
+            lines = (self.stderr or self.stdout).strip().splitlines()
+            words = errors.bounded(lines[-1]) if lines else f"status {self.status}"
             raise errors.PermanentError("KERNEL_REFUSED", f"{' '.join(self.argv[:6])}: {words}", status=self.status)
         return self
 

@@ -37,10 +37,10 @@ def encode(message: msgspec.Struct) -> bytes:
 
 
 class Decoder(Generic[M]):
-    """Frames out of a byte stream, whatever its pieces."""
+    """Frames out of a byte stream, whatever its pieces. `kind` is M, or a union that M stands for."""
 
-    def __init__(self, kind: type[M]) -> None:
-        self._decoder = msgspec.msgpack.Decoder(kind)
+    def __init__(self, kind: object) -> None:
+        self._decoder: msgspec.msgpack.Decoder[M] = msgspec.msgpack.Decoder(kind)
         self._buffer = bytearray()
 
     def feed(self, piece: bytes) -> list[M]:

@@ -126,7 +126,7 @@ class Relay:
         self._listening.append(listener)
 
     async def run(self) -> None:
-        """Serve until cancelled; no new clients then, and the connections end."""
+        """Take clients until cancelled; those who are here stay until `close`."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 for listener in self._listening:
@@ -136,8 +136,11 @@ class Relay:
                 file.remove()
             for listener in self._listening:
                 listener.close()
-            for joint in tuple(self._joints):
-                joint.close()
+
+    def close(self) -> None:
+        """End every connection."""
+        for joint in tuple(self._joints):
+            joint.close()
 
     async def _accept(self, listener: socket.socket, tasks: asyncio.TaskGroup) -> None:
         loop = asyncio.get_running_loop()

@@ -80,11 +80,20 @@ def run(argv: Sequence[str]) -> int:
         # Whoever read our output has seen enough; Python must not find out again when it flushes at its end.
         sys.stdout = None
         return exits.DONE
-    except errors.DeadlineExceeded as error:
-        return _failed(error.message, exits.TIMED_OUT)
-    except errors.CrossnsError as error:
-        return _failed(error.message)
+    except (errors.CrossnsError, ExceptionGroup) as error:
+        known = _first_known(error)
+        return _failed(known.message, exits.TIMED_OUT if isinstance(known, errors.DeadlineExceeded) else exits.FAILED)
     return status if isinstance(status, int) else exits.DONE
+
+
+def _first_known(error: errors.CrossnsError | ExceptionGroup[Exception]) -> errors.CrossnsError:
+    """The error itself, or the first one of tasks that failed together; a bug of ours goes on as it came."""
+    if isinstance(error, errors.CrossnsError):
+        return error
+    for each in error.exceptions:
+        if isinstance(each, errors.CrossnsError | ExceptionGroup):
+            return _first_known(each)
+    raise error
 
 
 def _failed(message: str, status: int = exits.FAILED) -> int:

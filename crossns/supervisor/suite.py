@@ -142,16 +142,21 @@ class Suite:
 @asynccontextmanager
 async def running(wanted: stack.Stack, layout: Layout, environ: Mapping[str, str], show: Show) -> AsyncIterator[Suite]:
     """Start the stack, whose directories are prepared, and stop it on leaving. It may not be ready yet when this is entered."""
+    failure: Exception | None = None
     async with asyncio.TaskGroup() as group:
         suite = Suite(wanted, layout, environ, show)
         tasks = await suite.keep_all(group)
         try:
             yield suite
+        except Exception as error:  # noqa: BLE001 - raised again below, by itself and not in a group
+            failure = error
         finally:
             await suite.stop()
             await asyncio.wait(tasks, timeout=_LAST_WORDS_S)
             for task in tasks:
                 task.cancel()
+    if failure is not None:
+        raise failure
 
 
 def _signal(process: proc.Process | None, how: str) -> None:

@@ -107,9 +107,9 @@ async def test_each_compare_that_does_not_hold_shows_what_was_there(backend: Etc
     await put(backend, "/a", b"1")
     entry = await backend.get("/a")
     assert entry is not None
-    holds = [Present("/a"), Unchanged("/a", entry.mod_revision), CreatedAt("/a", entry.create_revision)]
+    holds: list[store.Compare] = [Present("/a"), Unchanged("/a", entry.mod_revision), CreatedAt("/a", entry.create_revision)]
     holds += [Unchanged("/b", 0), CreatedAt("/b", 0), EmptyBelow("/b")]
-    fails = {
+    fails: dict[store.Compare, tuple[store.Entry, ...]] = {
         Present("/b"): (),
         Unchanged("/a", 0): (entry,),
         CreatedAt("/a", 1): (entry,),

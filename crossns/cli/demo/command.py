@@ -38,7 +38,7 @@ def demo(*, keep: bool) -> int:
     log: deque[str] = deque(maxlen=_LOG_LINES)
     try:
         return asyncio.run(_Demo(log).play(keep=keep))
-    except errors.CrossnsError:
+    except (errors.CrossnsError, ExceptionGroup):
         click.echo("\n".join(log), err=True)
         raise
 

@@ -1,4 +1,7 @@
-"""`python -m services.nsmanager.agent FD`: the zygote; FD is its end of the launcher's socket pair. Started by the launcher alone."""
+"""`python -m services.nsmanager.agent FD`: the zygote; FD is its end of the launcher's socket pair.
+
+Started by the launcher alone.
+"""
 
 import os
 import socket

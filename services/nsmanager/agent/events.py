@@ -16,9 +16,7 @@ from crossns import operation
 
 # Changes that follow each other this closely are told together.
 _DEBOUNCE_S = 0.004
-_GROUPS = (
-    rtnl.RTMGRP_LINK | rtnl.RTMGRP_IPV4_IFADDR | rtnl.RTMGRP_IPV6_IFADDR | rtnl.RTMGRP_IPV4_ROUTE | rtnl.RTMGRP_IPV6_ROUTE
-)
+_GROUPS = rtnl.RTMGRP_LINK | rtnl.RTMGRP_IPV4_IFADDR | rtnl.RTMGRP_IPV6_IFADDR | rtnl.RTMGRP_IPV4_ROUTE | rtnl.RTMGRP_IPV6_ROUTE
 _BUFFER = 64 * 1024
 # One turn of the loop reads at most this many messages: answers come in between.
 _TURN = 64

@@ -33,9 +33,14 @@ def _address(family: str) -> _Field:
 _MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
 _MACVLAN_NAMES = {number: name for name, number in _MACVLAN_MODES.items()}
 
+
+def _macvlan_mode(number: int) -> str:
+    return _MACVLAN_NAMES.get(number, str(number))
+
+
 _FIELDS: dict[str, dict[str, tuple[_Field, ...]]] = {
     "bridge": {"stp": (_number("IFLA_BR_STP_STATE"),)},
-    "macvlan": {"mode": (_Field("IFLA_MACVLAN_MODE", _MACVLAN_MODES.__getitem__, lambda mode: _MACVLAN_NAMES.get(mode, str(mode))),)},
+    "macvlan": {"mode": (_Field("IFLA_MACVLAN_MODE", _MACVLAN_MODES.__getitem__, _macvlan_mode),)},
     "vlan": {"vlan_id": (_number("IFLA_VLAN_ID"),)},
     "vxlan": {
         "vni": (_number("IFLA_VXLAN_ID"),),
@@ -69,7 +74,8 @@ def observed(kernel_kind: str, content: nlmsg) -> dict[str, str]:
 
 def encoded(kind: str, attributes: Mapping[str, str]) -> Attributes:
     """IFLA_LINKINFO for `attributes`; ValueError or KeyError for one that the kind does not have."""
-    content = [(field.attribute, field.encode(text)) for name, text in attributes.items() for field in [_fitting(kind, name, text)]]
+    fields = [(_fitting(kind, name, text), text) for name, text in attributes.items()]
+    content = [(field.attribute, field.encode(text)) for field, text in fields]
     information: Attributes = [("IFLA_INFO_KIND", kind)]
     if content:
         information.append(("IFLA_INFO_DATA", {"attrs": content}))

@@ -94,7 +94,8 @@ def _place(rtnl: Rtnl, made: operation.Link, place: Place, wanted: operation.Cre
         change(rtnl, made.index, [("IFLA_IFNAME", wanted.name), *place.attributes])
     except Refused as refused:
         remove(rtnl, made.index)
-        raise collision(refused, wanted.name, wanted.table) or fault(refused, f"place {wanted.name}", link=wanted.name) from refused
+        refusal = fault(refused, f"place {wanted.name}", link=wanted.name)
+        raise collision(refused, wanted.name, wanted.table) or refusal from refused
 
 
 def _is_there(place: Place, wanted: operation.CreateLink) -> bool:

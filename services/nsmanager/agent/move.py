@@ -49,7 +49,7 @@ def _carry(rtnl: Rtnl, found: operation.Link, place: Place, wanted: operation.Mo
 def _finish(place: Place, wanted: operation.MoveLink) -> None:
     """The link is not here: an earlier call got as far as having moved it, or there is none."""
     there = observe.link(place.rtnl, wanted.new_name)
-    if there is None or there.mark not in {"", wanted.mark} and wanted.mark:
+    if there is None or (wanted.mark and there.mark != wanted.mark):
         raise errors.PermanentError("LINK_MISSING", f"there is no link {wanted.name}", link=wanted.name)
     if not wanted.mark and there.was == there.name:
         _unmark(place, wanted)

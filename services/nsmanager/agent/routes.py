@@ -66,7 +66,7 @@ def remove(rtnl: Rtnl, wanted: operation.RemoveRoute) -> None:
 def _replace(rtnl: Rtnl, route: operation.Route, by_name: dict[str, int]) -> None:
     present = _own(rtnl, route, by_name)
     if present is None:
-        message = f"the table has a route {route.destination} from somebody else: it stays untouched; remove it or set another metric"
+        message = f"the table has a route {route.destination} from somebody else: it stays; remove it or set another metric"
         raise errors.PermanentError("FOREIGN_OBJECT", message, destination=route.destination)
     if present != route:
         rtnl.change(RTM_NEWROUTE, _request(route, by_name), NLM_F_CREATE | NLM_F_REPLACE)

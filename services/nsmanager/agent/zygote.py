@@ -5,26 +5,22 @@ children do not.
 """
 
 import contextlib
-import fcntl
 import gc
 import logging
 import os
 import signal
 import socket
 import sys
-from pathlib import Path
 
 import msgspec
 
-from crossns import netns, pidfd
+from crossns import netns
 from crossns.layout import Layout
 from services.nsmanager.agent import privilege, server
 from services.nsmanager.agent.target import Tables
 from services.nsmanager.launcher import agents, place, records, session
 
 _REQUEST_MAX = 4096
-# Records are written in place, under their lock, at this size: a reader sees the old one or the new one.
-_RECORD_SIZE = 64
 _log = logging.getLogger(__name__)
 
 
@@ -52,7 +48,7 @@ def _be_agent(fork: agents.Fork, launcher: socket.socket, layout: Layout, tables
         listener = _settle(fork, launcher, layout, zygote)
         server.run(listener, layout, tables)
         status = 0
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - logged, and the process ends
         _log.exception("the agent of %s ended", fork.table)
     finally:
         with contextlib.suppress(OSError):
@@ -64,14 +60,15 @@ def _settle(fork: agents.Fork, launcher: socket.socket, layout: Layout, zygote: 
     """Become the one agent of the namespace and say so; the socket to serve."""
     if fork.path:
         _enter(fork)
-    process = _record(place.agent_records(layout) / f"{fork.table}.{fork.cookie}")
+    if records.claim(place.agent_records(layout) / f"{fork.table}.{fork.cookie}") is None:
+        sys.exit("the namespace has an agent")
     if os.getppid() != zygote:
         # The launcher is gone and so is the zygote: its next life has forked, or will fork, this agent anew.
         sys.exit("the launcher is gone")
     privilege.set_name(f"agent-{fork.table}")
     listener = session.listen(layout.agent_socket(fork.table), mode=0o660, gid=layout.uid("nsmanager"))
     privilege.drop()
-    launcher.send(msgspec.json.encode(agents.Ready(fork.table, fork.cookie, process)))
+    launcher.send(msgspec.json.encode(agents.Ready(fork.table, fork.cookie)))
     launcher.close()
     return listener
 
@@ -82,15 +79,3 @@ def _enter(fork: agents.Fork) -> None:
     os.close(fd)
     if netns.cookie() != fork.cookie:
         sys.exit(f"{fork.path} is another namespace by now")
-
-
-def _record(path: Path) -> records.Process:
-    """Write who we are, and hold the file's lock as long as we live: there is never a second agent in the namespace."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        sys.exit(f"{path.name} has an agent")
-    process = records.Process(os.getpid(), pidfd.start_time(os.getpid()) or 0)
-    os.pwrite(fd, msgspec.json.encode(process).ljust(_RECORD_SIZE), 0)
-    return process

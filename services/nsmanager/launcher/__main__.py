@@ -8,6 +8,7 @@ import os
 import sys
 
 from crossns import errors, settings, telemetry
+from services.nsmanager.launcher.app import Launcher
 
 
 def main() -> int:
@@ -20,13 +21,10 @@ def main() -> int:
         if os.geteuid() != 0:
             raise errors.PermissionDenied("PERMISSION_DENIED", "the launcher makes namespaces: run it as root")
         if arguments.down:
-            from services.nsmanager.launcher import teardown  # noqa: PLC0415 - not loaded by what stays in memory
-
-            teardown.run(configured.layout)
-        else:
-            from services.nsmanager.launcher.app import Launcher  # noqa: PLC0415
-
-            Launcher(configured.layout).run()
+            # It needs rtnetlink, which this program never loads.
+            argv = [sys.executable, "-m", "services.nsmanager.agent.teardown"]
+            os.execv(sys.executable, argv)
+        Launcher(configured.layout).run()
     except errors.CrossnsError as error:
         print(f"crossns-launcher: {error.message}", file=sys.stderr)
         return 1

@@ -39,11 +39,10 @@ class Fork(msgspec.Struct, frozen=True):
 
 
 class Ready(msgspec.Struct, frozen=True):
-    """From a new agent: its socket is open."""
+    """From a new agent: it is recorded and its socket is open."""
 
     table: str
     cookie: int
-    process: records.Process
 
 
 @dataclass(eq=False, slots=True)
@@ -117,11 +116,11 @@ class Agents:
 
     def _adopt(self, agent: Agent) -> bool:
         """Whether an agent of the namespace lives; it is watched from now on."""
-        known = records.read(self._record(agent.fork.table, agent.fork.cookie), records.Process)
-        fd = pidfd.open_process(known.pid, known.started) if known else None
-        if known is None or fd is None:
+        found = records.find(self._record(agent.fork.table, agent.fork.cookie))
+        if found is None:
             return False
-        agent.pid, agent.since = known.pid, time.monotonic()
+        process, fd = found
+        agent.pid, agent.since = process.pid, time.monotonic()
         agent.watched = watch.Watch(self._reactor, fd, lambda _status: self._on_end(agent))
         _settle(agent, None)
         return True
@@ -185,17 +184,13 @@ class Agents:
         """Kill agents of namespaces that were destroyed while they were coming up, and drop the records of the dead."""
         expected = {self._record(agent.fork.table, agent.fork.cookie) for agent in self._agents.values()}
         for path in set(self._records.iterdir()) - expected:
-            known = records.read(path, records.Process)
-            if known:
-                _kill(known)
-            records.remove(path)
+            _kill(path)
 
     def _on_ready(self, ready: Ready) -> None:
         agent = self._agents.get(ready.table)
         if agent is None or agent.fork.cookie != ready.cookie:
             # Its table was destroyed while it was coming up.
-            _kill(ready.process)
-            records.remove(self._record(ready.table, ready.cookie))
+            _kill(self._record(ready.table, ready.cookie))
         elif not agent.pid and self._adopt(agent) and agent.timer:
             agent.timer.cancel()
 
@@ -218,8 +213,9 @@ def _settle(agent: Agent, outcome: errors.CrossnsError | None) -> None:
         done(outcome)
 
 
-def _kill(process: records.Process) -> None:
-    fd = pidfd.open_process(process.pid, process.started)
-    if fd is not None:
-        pidfd.send(fd, signal.SIGKILL)
-        os.close(fd)
+def _kill(record: Path) -> None:
+    found = records.find(record)
+    if found:
+        pidfd.send(found[1], signal.SIGKILL)
+        os.close(found[1])
+    records.remove(record)

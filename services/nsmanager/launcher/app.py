@@ -12,7 +12,7 @@ from typing import Any
 
 from crossns import errors, names, netns, operation
 from crossns.layout import Layout
-from services.nsmanager.launcher import agents, inotify, place, session
+from services.nsmanager.launcher import agents, inotify, place, records, session
 from services.nsmanager.launcher.engine import Engine
 from services.nsmanager.launcher.fence import Fence
 from services.nsmanager.launcher.loop import Loop
@@ -49,6 +49,9 @@ class Launcher:
 
     def run(self) -> None:
         place.prepare(self._layout)
+        if records.claim(place.launcher_record(self._layout)) is None:
+            message = f"another launcher serves {self._layout.run}: stop it first"
+            raise errors.FailedPrecondition("FOREIGN_OBJECT", message)
         self._namespaces.recover()
         self._watch_signals()
         self._adopt()
@@ -78,8 +81,8 @@ class Launcher:
         signal.set_wakeup_fd(theirs.fileno())
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _ignore)
-        # The pair lives as long as this callback.
-        self._loop.add_reader(ours.fileno(), lambda: (ours, theirs, self._loop.stop()))
+        self._signals = (ours, theirs)
+        self._loop.add_reader(ours.fileno(), self._loop.stop)
 
     # --- operations ---------------------------------------------------------------------------------------------------
 
@@ -181,7 +184,8 @@ def _fork(incarnation: Incarnation) -> agents.Fork:
 
 def _checked(table: str) -> str:
     if names.check_id(table, "table") == _DEFAULT:
-        raise errors.FailedPrecondition("ROUTE_TABLE_BUILT_IN", "default is the namespace the device booted in: it stays as it is")
+        message = "default is the namespace that the device booted in: it stays as it is"
+        raise errors.FailedPrecondition("ROUTE_TABLE_BUILT_IN", message)
     return table
 
 

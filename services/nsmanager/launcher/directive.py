@@ -13,7 +13,9 @@ from crossns import errors
 # Longer than any real one: 5,000 vServices with 4 members each take 2 MB.
 CONFIG_MAX = 16 * 1024 * 1024
 SECTIONS = frozenset({"global", "defaults", "frontend", "backend", "listen", "peers"})
-_GLOBAL = frozenset({"maxconn", "nbthread", "hard-stop-after", "log", "stats", "localpeer", "maxpipes", "description", "spread-checks"})
+_GLOBAL = frozenset(
+    {"description", "hard-stop-after", "localpeer", "log", "maxconn", "maxpipes", "nbthread", "spread-checks", "stats"}
+)
 _PEERS = frozenset({"peer", "table", "description"})
 _PROXY = frozenset(
     {

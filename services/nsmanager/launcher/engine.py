@@ -16,7 +16,7 @@ from pathlib import Path
 
 from crossns import errors, operation, pidfd
 from crossns.layout import Layout
-from services.nsmanager.launcher import confined, directive, records, watch
+from services.nsmanager.launcher import confined, directive, place, records, watch
 from services.nsmanager.launcher.loop import Reactor, Timer
 
 _HAPROXY = "/usr/sbin/haproxy"
@@ -41,10 +41,9 @@ class Engine:
         self._layout = layout
         self._exited = exited
         self._uid = layout.uid(self.name)
-        directory = layout.engine_dir(self.name)
-        self._config = directory.with_name(f"{self.name}.cfg")
-        self._candidate = directory.with_name(f"{self.name}.candidate")
-        self._record = layout.launcher_dir / self.name
+        self._config = place.engine_config(layout)
+        self._candidate = self._config.with_suffix(".candidate")
+        self._record = place.engine_record(layout)
         self._process: records.Process | None = None
         self._watch: watch.Watch | None = None
         self._timer: Timer | None = None
@@ -56,14 +55,13 @@ class Engine:
 
     def recover(self) -> None:
         """Adopt the running engine, start the one that should run, end the one that should not."""
-        known = records.read(self._record, records.Process)
-        fd = pidfd.open_process(known.pid, known.started) if known else None
-        if known and fd is not None:
-            self._adopt(known, fd)
+        found = records.find(self._record)
+        if found:
+            self._adopt(*found)
         if not self._config.exists():
             self.stop(lambda: None)
         elif self._process is None:
-            self._end_members(known)
+            end_members(records.read(self._record, records.Process), self._uid)
             self._start()
 
     def shown(self) -> operation.Engine | None:
@@ -91,7 +89,7 @@ class Engine:
             done()
             return
         self._leaving[process] = done
-        self._end_members(process)
+        end_members(process, self._uid)
 
     # --- checks -------------------------------------------------------------------------------------------------------
 
@@ -172,7 +170,7 @@ class Engine:
             return
         self._process = self._watch = None
         _log.warning("%s (pid %d) ended with status %d", self.name, process.pid, status)
-        self._end_members(process)
+        end_members(process, self._uid)
         self._exited(process.pid, status)
         self._crashes = self._crashes + 1 if time.monotonic() - self._since < watch.SETTLED_S else 1
         self.restarts += 1
@@ -182,13 +180,14 @@ class Engine:
         if self._process is None and self._config.exists():
             self._start()
 
-    def _end_members(self, leader: records.Process | None) -> None:
-        """Workers must not go on behind a master that is gone: they would share the listeners of the next."""
-        for member in confined.session_members(leader, self._uid) if leader else ():
-            fd = pidfd.open_process(member.pid, member.started)
-            if fd is not None:
-                pidfd.send(fd, signal.SIGKILL)
-                os.close(fd)
+
+def end_members(leader: records.Process | None, uid: int) -> None:
+    """Kill the engine; workers must not go on behind a master that is gone: they would share the listeners of the next."""
+    for member in confined.session_members(leader, uid) if leader else ():
+        fd = pidfd.open_process(member.pid, member.started)
+        if fd is not None:
+            pidfd.send(fd, signal.SIGKILL)
+            os.close(fd)
 
 
 def _answers(path: Path) -> bool:
@@ -198,5 +197,5 @@ def _answers(path: Path) -> bool:
 
 def _refused(words: str) -> errors.PermanentError:
     """With the alerts of what it said, as far as they fit."""
-    alerts = [line for line in words.splitlines() if "[ALERT]" in line]
-    return errors.PermanentError("ENGINE_REFUSED", f"haproxy refused the configuration: {errors.bounded(' '.join(alerts) or words)}")
+    alerts = " ".join(line for line in words.splitlines() if "[ALERT]" in line)
+    return errors.PermanentError("ENGINE_REFUSED", f"haproxy refused the configuration: {errors.bounded(alerts or words)}")

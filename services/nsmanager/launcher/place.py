@@ -3,7 +3,9 @@
 Called by `app` and `teardown`. Both are idempotent.
 """
 
+import contextlib
 import os
+import shutil
 from pathlib import Path
 
 from crossns import errors, netns
@@ -20,8 +22,8 @@ def prepare(layout: Layout) -> None:
     _make(layout.launcher_dir, 0o700)
     _make(agent_records(layout), 0o700)
     _make(layout.fence_dir, 0o700)
-    _make(layout.agent_socket("default").parent, 0o755)
-    _make(layout.engine_dir("haproxy").parent, 0o755)
+    for directory in _shared_directories(layout):
+        _make(directory, 0o755)
     # The engine makes its sockets there, the group of the service that drives it opens them.
     _make(layout.engine_dir("haproxy"), 0o2770, uid=layout.uid("haproxy"), gid=layout.uid("proxy"))
     _make(_LOOKED_UP.resolve(), 0o755)
@@ -31,7 +33,37 @@ def prepare(layout: Layout) -> None:
 
 
 def agent_records(layout: Layout) -> Path:
+    """One file per agent, `<table>.<cookie>`."""
     return layout.launcher_dir / "agents"
+
+
+def launcher_record(layout: Layout) -> Path:
+    return layout.launcher_dir / "pid"
+
+
+def engine_record(layout: Layout) -> Path:
+    return layout.launcher_dir / "haproxy"
+
+
+def engine_config(layout: Layout) -> Path:
+    """The configuration that the engine accepted last; root's, for the engine's uid to read."""
+    return layout.engine_dir("haproxy").with_name("haproxy.cfg")
+
+
+def remove(layout: Layout) -> None:
+    """Everything that launcher, agents and engine put into the run directory; `layout.netns` stays, as `ip netns` leaves it."""
+    if _propagation(layout.incarnations) is not None:
+        netns.umount(layout.incarnations)
+    for directory in (layout.incarnations, layout.launcher_dir, layout.fence_dir, *_shared_directories(layout)):
+        shutil.rmtree(directory, ignore_errors=True)
+    layout.launcher_socket.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        # Services may have theirs in it.
+        layout.run.rmdir()
+
+
+def _shared_directories(layout: Layout) -> tuple[Path, Path]:
+    return layout.agent_socket("default").parent, layout.engine_dir("haproxy").parent
 
 
 def _make(path: Path, mode: int, uid: int = 0, gid: int = 0) -> None:

@@ -4,12 +4,16 @@ Called by whatever must be found again after a crash: the fence, agents, engines
 """
 
 import contextlib
+import fcntl
 import os
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
+from crossns import pidfd
+
+_CLAIM_SIZE = 64
 R = TypeVar("R")
 
 
@@ -49,3 +53,24 @@ class Process(msgspec.Struct, frozen=True):
 
     pid: int
     started: int
+
+
+def claim(path: Path) -> Process | None:
+    """Record this process in `path` and hold it for as long as the process lives; None where another living one does."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        return None
+    process = Process(os.getpid(), pidfd.start_time(os.getpid()) or 0)
+    # In place, for the lock is on this file, and at one size, so that a reader sees the old record or the new one.
+    os.pwrite(fd, msgspec.json.encode(process).ljust(_CLAIM_SIZE), 0)
+    return process
+
+
+def find(path: Path) -> tuple[Process, int] | None:
+    """The living process that a record names, with a pidfd of it."""
+    known = read(path, Process)
+    fd = pidfd.open_process(known.pid, known.started) if known else None
+    return (known, fd) if known and fd is not None else None

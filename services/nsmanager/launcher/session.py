@@ -1,7 +1,8 @@
 """Sessions of services with a privileged process: who may come in, who may command what, and the way back for answers.
 
 Called by the launcher on its poll loop and by agents on asyncio (`loop.Reactor` is what both offer). The invariant: no
-operation reaches the process unless its peer's uid runs that service, the service has that duty and the fence lets its token pass.
+operation reaches the process unless its peer's uid runs that service, the service has that duty and the fence lets its
+token pass.
 """
 
 import logging
@@ -21,6 +22,8 @@ from services.nsmanager.launcher.loop import Reactor
 BACKLOG_MAX = 4 * wire.MESSAGE_MAX
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _LISTEN_BACKLOG = 128
+# Of a session that has not said hello.
+_NOBODY = operation.Token(0, 0)
 _log = logging.getLogger(__name__)
 
 Outcome = operation.Result | errors.CrossnsError | None
@@ -66,7 +69,7 @@ class Session:
     decoder: wire.Decoder[operation.Call] = field(default_factory=lambda: wire.Decoder(operation.Call))
     outbox: wire.Outbox = field(default_factory=wire.Outbox)
     service: str = ""
-    token: operation.Token = operation.Token(0, 0)
+    token: operation.Token = _NOBODY
     closed: bool = False
 
     def may_speak_for(self, service: str) -> bool:
@@ -146,7 +149,7 @@ class Sessions:
                 self._charter.dispatch(call.operation, answer)
         except errors.CrossnsError as error:
             answer(error)
-        except Exception:
+        except Exception:  # noqa: BLE001 - our bug in one operation is no reason to stop serving
             _log.exception("failed in %s (trace %s)", type(call.operation).__name__, call.traceparent or "-")
             answer(errors.InvariantError("the operation failed inside the privileged process: its log has the details"))
 

@@ -22,15 +22,16 @@ def succeeded(trial: Trial) -> Trial:
 
 
 def failed(trial: Trial, config: str, new: Collection[render.Part], words: str) -> Trial:
-    """HAProxy did not start with `config`, in which the listeners `new` were new. The same trial where nobody can be blamed."""
-    said = errors.bounded(words)
-    named = blamed(words, config)
-    if named:
-        return Trial({**trial.refused, **dict.fromkeys(named, said)}, trial.postponed)
-    ordered = sorted(new)
-    if len(ordered) == 1:
-        return Trial({**trial.refused, ordered[0]: said}, trial.postponed)
-    return Trial(trial.refused, trial.postponed | frozenset(ordered[len(ordered) // 2 :]))
+    """HAProxy did not start with `config`, in which the listeners `new` were new.
+
+    Where there is nobody to blame, nobody was: the trial starts over, and is the same where it had not begun.
+    """
+    culprits = blamed(words, config) or (frozenset(new) if len(new) == 1 else frozenset())
+    if culprits:
+        return Trial({**trial.refused, **dict.fromkeys(culprits, errors.bounded(words))}, trial.postponed)
+    if not new:
+        return Trial()
+    return Trial(trial.refused, trial.postponed | frozenset(sorted(new)[len(new) // 2 :]))
 
 
 def blamed(words: str, config: str) -> frozenset[render.Part]:

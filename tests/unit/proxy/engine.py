@@ -10,10 +10,10 @@ from tests.unit.proxy import sample
 
 @dataclass
 class Engine:
-    """`held`: listeners that cannot be opened; `hidden`: parts that the check of the file names; `starts`: texts it was given."""
+    """`held`: listeners that cannot be opened; `faulty`: parts that the check of the file names; `starts`: texts it was given."""
 
     held: frozenset[render.Part] = frozenset()
-    hidden: frozenset[render.Part] = frozenset()
+    faulty: frozenset[render.Part] = frozenset()
     observed: plan.Observed = field(
         default_factory=lambda: plan.Observed(sample.LIMITS, namespaces=frozenset(sample.TABLES.values()))
     )
@@ -28,11 +28,13 @@ class Engine:
             return True
         self.starts.append(op.config)
         parts = trial.parts(op.config)
-        if words := " ".join(f"[/run/x.cfg:{number}] : no" for number, part in parts.items() if part in self.hidden):
+        if words := " ".join(f"[/run/x.cfg:{number}] : no" for number, part in parts.items() if part in self.faulty):
             self._become(trial=plan.failed(self.observed.trial, op.config, op.new, words))
             return False
         if self.held & set(parts.values()):
-            self._become(trial=plan.failed(self.observed.trial, op.config, op.new, "cannot open a listener"), running=True, digest="")
+            self._become(
+                trial=plan.failed(self.observed.trial, op.config, op.new, "cannot open a listener"), running=True, digest=""
+            )
             return False
         self._become(
             trial=plan.succeeded(self.observed.trial),

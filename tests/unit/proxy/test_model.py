@@ -148,7 +148,9 @@ def test_what_is_no_id_is_refused_as_a_name_of_any_part(name: str) -> None:
     assert fields == ["spec.frontends[0].name", "spec.pools[0].name", "spec.pools[0].members[0].name"]
 
 
-@pytest.mark.parametrize("name", ["dmz", "routeTables/", "routeTables/Dmz", "routeTables/a/routes/b", "interfaces/dmz", "routeTables/a\n"])
+@pytest.mark.parametrize(
+    "name", ["dmz", "routeTables/", "routeTables/Dmz", "routeTables/a/routes/b", "interfaces/dmz", "routeTables/a\n"]
+)
 def test_what_is_no_route_table_is_refused(name: str) -> None:
     def of_frontend(spec: v_service_pb2.VServiceSpec) -> None:
         spec.frontends[0].route_table = name

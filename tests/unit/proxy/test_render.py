@@ -123,7 +123,25 @@ def test_the_file_says_how_many_connections_there_may_be() -> None:
     assert "    maxconn 4872\n" in text
 
 
-BAD_TEXTS = ["", "a\nb", "a b", "a\tb", "a#b", 'a"', "a'", "a\\", "${A}", "A", "a.b", "a/b", "ä", "a" * 64, "a\r", "a\x00", "a\u2028b"]
+BAD_TEXTS = [
+    "",
+    "a\nb",
+    "a b",
+    "a\tb",
+    "a#b",
+    'a"',
+    "a'",
+    "a\\",
+    "${A}",
+    "A",
+    "a.b",
+    "a/b",
+    "ä",
+    "a" * 64,
+    "a\r",
+    "a\x00",
+    "a\u2028b",
+]
 
 
 @pytest.mark.parametrize("bad", BAD_TEXTS)
@@ -144,7 +162,9 @@ def test_a_name_that_is_no_id_never_becomes_text(bad: str) -> None:
             render.render([each], sample.TABLES, (), sample.LIMITS)
 
 
-@pytest.mark.parametrize("bad", [*BAD_TEXTS, "dmz", "dmz.", "dmz.x", ".1", "dmz.1.2", "dmz.1 name x", "dmz.1\n", "dmz." + "1" * 21])
+@pytest.mark.parametrize(
+    "bad", [*BAD_TEXTS, "dmz", "dmz.", "dmz.x", ".1", "dmz.1.2", "dmz.1 name x", "dmz.1\n", "dmz." + "1" * 21]
+)
 def test_a_namespace_that_is_none_never_becomes_text(bad: str) -> None:
     for table in ("routeTables/dmz", "routeTables/tenant-a"):
         with pytest.raises(errors.InvariantError):

@@ -1,0 +1,84 @@
+"""Who is blamed for what HAProxy says, in words that HAProxy 2.6 really uses."""
+
+import pytest
+
+from services.proxy import plan, render
+from services.proxy.plan import trial
+from tests.unit.proxy import sample
+
+CONFIG = render.render([sample.vservice(), sample.vservice("other", port=81)], sample.TABLES, (), sample.LIMITS)
+
+
+def line_of(text: str) -> int:
+    return next(number for number, line in enumerate(CONFIG.splitlines(), start=1) if text in line)
+
+
+BIND = line_of("bind ipv4@203.0.113.10:81")
+SERVER = line_of("server a1.tenant-a.21")
+BINDING = (
+    f"[ALERT]    (100) : Binding [/run/crossns/engines/haproxy.cfg:{BIND}] for frontend vs.other.fe.fe: "
+    "cannot bind socket (Address already in use) for [203.0.113.10:81]"
+)
+PARSING = (
+    "haproxy refused the configuration: [ALERT]    (759) : config : Cannot open namespace 'dmz.11'. [ALERT]    (759) : config : "
+    f"parsing [/run/crossns/engines/haproxy.candidate:{BIND}] : 'bind ipv4@203.0.113.10:81' in section 'frontend' : error encountered"
+)
+DIRECTIVE = f"line {SERVER} of the configuration may not run: only IP addresses are listened on and connected to"
+
+
+def test_every_line_is_led_back_to_its_part() -> None:
+    both = {sample.listener(), sample.server(), sample.listener("other", port=81), sample.server("other")}
+    assert set(trial.parts(CONFIG).values()) == both
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (BINDING, {sample.listener("other", port=81)}),
+        (PARSING, {sample.listener("other", port=81)}),
+        (DIRECTIVE, {sample.server("other")}),
+        (f"{BINDING}\n{DIRECTIVE}", {sample.listener("other", port=81), sample.server("other")}),
+        ("HAProxy could not open a listener", set()),
+        ("parsing [/x:1] : unknown keyword", set()),
+        ("parsing [/x:99999999] : beyond the end", set()),
+        ("cannot bind socket for [203.0.113.10:81]", set()),
+        ("", set()),
+    ],
+)
+def test_the_lines_that_the_words_name_are_to_blame(words: str, expected: set[render.Part]) -> None:
+    assert trial.blamed(words, CONFIG) == expected
+
+
+def test_an_ipv6_listener_is_found_too() -> None:
+    config = "frontend vs.a.fe.b\n    bind ipv6@[fd00::1]:80 namespace dmz.11 name dmz.11 transparent v6only\n"
+    assert trial.blamed("[x:2]", config) == {render.Part("vs.a.fe.b", "dmz.11", "[fd00::1]:80")}
+
+
+def test_what_is_refused_is_remembered_with_the_words() -> None:
+    learned = plan.failed(plan.Trial(), CONFIG, (), BINDING)
+    assert list(learned.refused) == [sample.listener("other", port=81)]
+    assert "Address already in use" in learned.refused[sample.listener("other", port=81)]
+
+
+def test_without_words_half_of_what_is_new_waits() -> None:
+    new = [sample.listener(f"v{index}") for index in range(8)]
+    learned = plan.failed(plan.Trial(), CONFIG, new, "no")
+    assert learned.refused == {}
+    assert len(learned.postponed) == 4
+    assert learned.postponed < frozenset(new)
+
+
+def test_the_one_that_is_left_is_it() -> None:
+    waiting = frozenset({sample.listener("other")})
+    learned = plan.failed(plan.Trial(postponed=waiting), CONFIG, [sample.listener()], "no")
+    assert (learned.refused, learned.postponed) == ({sample.listener(): "no"}, waiting)
+    assert learned.left_out == {sample.listener(), sample.listener("other")}
+
+
+def test_what_waited_has_its_turn_once_the_rest_runs() -> None:
+    before = plan.Trial({sample.listener(): "no"}, frozenset({sample.listener("other")}))
+    assert plan.succeeded(before) == plan.Trial({sample.listener(): "no"})
+
+
+def test_nothing_is_learned_where_nothing_was_new_and_nobody_named() -> None:
+    assert plan.failed(plan.Trial(), CONFIG, (), "no") == plan.Trial()
