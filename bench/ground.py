@@ -103,6 +103,7 @@ async def _create_ready(gateway: aio.Channel) -> list[Row]:
 def fifty_tables() -> Iterator[dict[str, object]]:
     """The documents of the big file: 50 tables, each with 2 interfaces and 3 routes."""
     for table in range(50):
+        spec: dict[str, object]
         name = f"routeTables/bench-{table}"
         yield {"kind": "RouteTable", "name": name, "labels": LABEL, "spec": {}}
         for side in range(2):

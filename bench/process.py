@@ -1,6 +1,6 @@
 """The suite's processes as the kernel accounts for them: memory that is theirs, and time on the processor.
 
-Called by `bench.ground`, inside the sandbox: every process there that looks like one of ours is ours.
+Called by `bench.ground`, inside the sandbox, where every process that is named like one of ours is ours.
 """
 
 import os
@@ -9,34 +9,15 @@ from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
-# Name -> what its command line matches; the first that does. An agent is a forked child: it keeps its parent's command line.
-_KINDS = {
-    "etcd": r"^\S*etcd ",
-    "haproxy": r"^\S*haproxy ",
-    "launcher": r"services\.nsmanager\.launcher",
-    "agent": r"services\.nsmanager\.agent",
-    "nsmanager": r"services\.nsmanager(\s|$)",
-    "proxy": r"services\.proxy(\s|$)",
-    "gateway": r"-m gateway(\s|$)",
-}
+from crossns.testing import device
 
 
 def running() -> Mapping[str, list[int]]:
-    """Pids by kind of process."""
+    """Pids by kind of process; the agents of all tables are of one kind."""
     found = defaultdict(list)
-    for path in Path("/proc").iterdir():
-        if path.name.isdecimal() and (kind := _kind(path)):
-            found[kind].append(int(path.name))
+    for pid, name in device.processes().items():
+        found["agent" if name.startswith("agent-") else name].append(pid)
     return found
-
-
-def _kind(process: Path) -> str | None:
-    try:
-        command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    except OSError:
-        return None
-    # `unshare ... setpriv ... python -m services.x` execs on; what is seen is the last one. A shell that waits is none of ours.
-    return next((kind for kind, pattern in _KINDS.items() if re.search(pattern, command)), None)
 
 
 def pss_mb(pid: int) -> float:

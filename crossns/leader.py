@@ -10,9 +10,10 @@ import contextlib
 import logging
 import os
 import random
+from collections.abc import Coroutine
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import msgspec
 
@@ -73,16 +74,7 @@ class Leadership:
 
     async def _hold(self, ttl_s: int) -> None:
         """Keep the lease alive until it, or the key, is gone."""
-        keeping = asyncio.create_task(self._keep_alive(ttl_s))
-        watching = asyncio.create_task(self._watch_key())
-        try:
-            done, _ = await asyncio.wait({keeping, watching}, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
-        finally:
-            for task in (keeping, watching):
-                task.cancel()
-            await asyncio.gather(keeping, watching, return_exceptions=True)
+        await _first(self._keep_alive(ttl_s), self._watch_key())
         log.warning("leadership is lost", extra={"key": self.key, "revision": self.create_revision})
 
     async def _keep_alive(self, ttl_s: int) -> None:
@@ -117,10 +109,10 @@ async def campaign(backend: store.Store, keys: names.Keys, ttl_s: int) -> Leader
                 if leadership is not None:
                     return leadership
             else:
-                await _wait_until_free(backend, holder)
+                await _first(_wait_for_change(backend, holder), _end_when_dead(backend, holder))
             attempt = 0
-        except errors.StoreUnavailable as error:
-            log.warning("no leader can be chosen: %s", error.message)
+        except (errors.StoreUnavailable, store.LeaseLost) as error:
+            log.warning("no leader can be chosen: %s", str(error))
             await asyncio.sleep(BACKOFF.delay(attempt, random.random()))
             attempt += 1
 
@@ -139,24 +131,6 @@ async def _take(backend: store.Store, key: str, ttl_s: int) -> Leadership | None
         raise
     log.info("leading", extra={"key": key, "revision": revision})
     return Leadership(backend, key, token, lease, ttl_s)
-
-
-async def _wait_until_free(backend: store.Store, holder: store.Entry) -> None:
-    """Until the leader key changes; where its holder can be seen to have died, its lease is ended."""
-    changing = asyncio.create_task(_wait_for_change(backend, holder))
-    dying = asyncio.create_task(_wait_for_death(holder))
-    try:
-        await asyncio.wait({changing, dying}, return_when=asyncio.FIRST_COMPLETED)
-        if changing.done():
-            changing.result()
-        else:
-            dying.result()
-            log.info("the leader died: taking over", extra={"key": holder.key})
-            await backend.revoke(holder.lease)
-    finally:
-        for task in (changing, dying):
-            task.cancel()
-        await asyncio.gather(changing, dying, return_exceptions=True)
 
 
 async def _wait_for_change(backend: store.Store, entry: store.Entry) -> None:
@@ -181,6 +155,13 @@ async def _wait_for_death(entry: store.Entry) -> None:
         await _wait_until_readable(process)
     finally:
         os.close(process)
+
+
+async def _end_when_dead(backend: store.Store, entry: store.Entry) -> None:
+    """End the leadership of a process as soon as that is seen to have died."""
+    await _wait_for_death(entry)
+    log.info("the leader died: taking over", extra={"key": entry.key})
+    await backend.revoke(entry.lease)
 
 
 def _visible_holder(entry: store.Entry) -> Holder | None:
@@ -216,3 +197,17 @@ async def _wait_until_readable(descriptor: int) -> None:
 def _settle(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
+
+
+async def _first(*waits: Coroutine[Any, Any, None]) -> None:
+    """Until one of them returns, or raises; the others are cancelled."""
+    tasks = [asyncio.create_task(wait) for wait in waits]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            if task.done():
+                task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -26,6 +26,8 @@ WORKERS = 16
 # Even if every event was missed, drift is repaired within this time.
 RESYNC_S = 60.0
 BACKOFF = Backoff(0.05, 2.0, 10.0)
+# Passes of one round before it is put off: more than any plan needs, so what is left then does not take.
+PASSES = 4
 # More links than this say no more about why a round ran.
 LINKS_MAX = 8
 
@@ -108,6 +110,8 @@ class Reconciler(Generic[Desired, Observed, Op]):
         self._attempts: dict[str, int] = {}
         # Units whose last round did not end with everything as wanted: any change of the world may be what they wait for.
         self._unsettled: set[str] = set()
+        # Resources that have left us and wait for another service to clear its part -> the unit that takes them out then.
+        self._departing: dict[str, str] = {}
         # Unit -> trace contexts of the writes that wake it: the next round links to them.
         self._causes: dict[str, dict[str, str]] = {}
 
@@ -137,6 +141,9 @@ class Reconciler(Generic[Desired, Observed, Op]):
             if change.key.startswith(own_status):
                 self._adopt(change, own_status)
                 continue
+            parsed = self._keys.parse(change.key)
+            if parsed is not None and parsed[1] == "status" and parsed[2] in self._departing:
+                self._queue.add(self._departing[parsed[2]])
             cause = self._cause(change)
             for unit in self._rooms.world.change(change):
                 self._queue.add(unit)
@@ -206,22 +213,22 @@ class Reconciler(Generic[Desired, Observed, Op]):
         self._queue.add_after(unit, delay_s)
 
     async def _round(self, unit: str) -> bool:
-        """One round; whether all is as wanted."""
+        """One round; whether all is as wanted. What can be seen only when something else is there takes another pass."""
         rooms = self._rooms
-        desired = rooms.world.desired(unit)
-        observed = await rooms.driver.observe(unit)
         failures: dict[str, errors.CrossnsError] = {}
+        desired, observed = rooms.world.desired(unit), await rooms.driver.observe(unit)
         ops = rooms.plan(desired, observed)
-        if ops:
+        passes = 0
+        while ops and not failures and passes < PASSES:
+            passes += 1
             await self._announce(rooms.report(desired, observed, {}, self._parts))
             failures = await self._apply(unit, ops)
-            desired = rooms.world.desired(unit)
-            observed = await rooms.driver.observe(unit)
+            desired, observed = rooms.world.desired(unit), await rooms.driver.observe(unit)
+            ops = rooms.plan(desired, observed)
         report = rooms.report(desired, observed, failures, self._parts)
-        await self._write(report)
-        left = rooms.plan(desired, observed)
-        if left and not failures:
-            raise errors.Aborted("IN_PROGRESS", f"{unit}: {len(left)} operations are left, the first is {left[0]!r}")
+        await self._write(unit, report)
+        if ops and not failures:
+            raise errors.Aborted("IN_PROGRESS", f"{unit}: {len(ops)} operations are left, the first is {ops[0]!r}")
         for failure in failures.values():
             if isinstance(failure, errors.TemporaryError):
                 raise failure
@@ -247,7 +254,7 @@ class Reconciler(Generic[Desired, Observed, Op]):
         new = [name for name, status in report.items() if status is not None and name not in self._parts]
         await self._commit({name: _pending(name) for name in new})
 
-    async def _write(self, report: Mapping[str, Status | None]) -> None:
+    async def _write(self, unit: str, report: Mapping[str, Status | None]) -> None:
         """Write what changed; take out for good what is cleared."""
         changed: dict[str, Status | None] = {}
         for name, status in report.items():
@@ -255,17 +262,20 @@ class Reconciler(Generic[Desired, Observed, Op]):
             if status is None:
                 collection = names.collection(name)
                 if collection in self._registries:
-                    await self._remove(name, self._registries[collection])
+                    await self._remove(unit, name, self._registries[collection])
                 elif previous is not None:
                     changed[name] = None
             elif previous is None or _stamped(status, previous) != previous:
                 changed[name] = status
         await self._commit(changed)
 
-    async def _remove(self, name: str, registry: Registry) -> None:
+    async def _remove(self, unit: str, name: str, registry: Registry) -> None:
+        # Before it is tried: the other service may clear its part meanwhile.
+        self._departing[name] = unit
         try:
             if await registry.remove(name, self._fence):
                 self._parts.pop(name, None)
+                del self._departing[name]
         except store.Conflict as conflict:
             raise Fenced(name) from conflict
 

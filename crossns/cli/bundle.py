@@ -62,7 +62,7 @@ async def apply(
     Example: crossns apply -f examples/two-tenants.yaml
     """
     resources = read([*files, *more])
-    owning = _owning(resources, labels) if prune else {}
+    owning = owning(resources, labels) if prune else {}
     request = config_pb2.DiffRequest(resources=map(wrap, resources), prune_labels=owning)
     plan: config_pb2.DiffResponse = await api.call(api.config.Diff, request)
     _show_plan(plan.changes)
@@ -94,7 +94,7 @@ async def diff(api: Client, files: Sequence[str], more: Sequence[str], *, prune:
     """
     try:
         resources = read([*files, *more])
-        owning = _owning(resources, labels) if prune else {}
+        owning = owning(resources, labels) if prune else {}
         request = config_pb2.DiffRequest(resources=map(wrap, resources), prune_labels=owning)
         plan: config_pb2.DiffResponse = await api.call(api.config.Diff, request)
     except errors.DeadlineExceeded:
@@ -145,7 +145,7 @@ def unwrap(wrapped: config_pb2.Resource) -> Resource:
     return resource
 
 
-def _owning(resources: Sequence[Resource], labels: Mapping[str, str]) -> Mapping[str, str]:
+def owning(resources: Sequence[Resource], labels: Mapping[str, str]) -> Mapping[str, str]:
     """The labels by which pruning knows what belongs to the files."""
     shared = set.intersection(*(set(each.labels.items()) for each in resources)) if resources else set()
     owning = labels or dict(shared)

@@ -70,11 +70,11 @@ def enter(table: str, command: Sequence[str]) -> None:
     if name == names.resource_id(names.DEFAULT_TABLE):
         os.execv(program, list(command))
     layout = settings.from_environ(os.environ).layout
-    if os.geteuid() != 0:
-        raise errors.PermissionDenied("PERMISSION_DENIED", "a route table is entered through its namespace: run it as root")
     namespace = layout.netns / name
     if not namespace.exists():
         message = f"no route table {name} on this device: `crossns table list` shows which there are"
         raise errors.NotFound("NOT_FOUND", message)
+    if os.geteuid() != 0:
+        raise errors.PermissionDenied("PERMISSION_DENIED", "a route table is entered through its namespace: run it as root")
     entering = ["ip", "netns", "exec", name] if layout.netns == _IP_NETNS else ["nsenter", f"--net={namespace}", "--"]
     os.execvp(entering[0], [*entering, program, *command[1:]])

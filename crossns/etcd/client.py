@@ -13,7 +13,7 @@ from aetcd import rpc
 
 from crossns import errors, settings, store
 from crossns.etcd import message, watch
-from crossns.etcd.endpoint import END_OF_STREAM, METADATA, Endpoint, Endpoints
+from crossns.etcd.endpoint import CALL_TIMEOUT_S, END_OF_STREAM, METADATA, Endpoint, Endpoints
 from crossns.retry import Backoff
 
 CONNECT_TIMEOUT_S = 10.0
@@ -152,14 +152,19 @@ class EtcdStore:
 
     async def keep_alive(self, lease: int, ttl_s: int) -> None:
         pause_s = ttl_s / RENEWALS
+        backoff, attempt = Backoff(0.1, 2.0, pause_s), 0
         while True:
             try:
-                left_s = await self._renew(lease, pause_s)
+                left_s = await self._renew(lease, min(pause_s, CALL_TIMEOUT_S))
             except errors.StoreUnavailable as error:
-                log.warning("lease %x could not be renewed: %s", lease, error.message)
-                left_s = ttl_s
+                if attempt == 0:
+                    log.warning("lease %x could not be renewed: %s", lease, error.message)
+                await asyncio.sleep(backoff.delay(attempt))
+                attempt += 1
+                continue
             if left_s <= 0:
                 raise store.LeaseLost(f"lease {lease:x} has expired or was revoked")
+            attempt = 0
             await asyncio.sleep(pause_s)
 
     async def _renew(self, lease: int, timeout_s: float) -> int:

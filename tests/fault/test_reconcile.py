@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from signal import SIGCONT, SIGSTOP
 
@@ -18,6 +18,7 @@ from crossns.v1 import route_table_pb2, status_pb2
 from services.nsmanager import servicer
 
 KEYS = names.Keys("local", "nsmanager")
+OnApply = Callable[[], Awaitable[None]]
 pytestmark = pytest.mark.fault
 
 
@@ -60,6 +61,7 @@ class Device:
     applied: list[Step] = field(default_factory=list)
     failing: dict[str, list[errors.CrossnsError]] = field(default_factory=dict)
     slow: dict[str, asyncio.Event] = field(default_factory=dict)
+    on_apply: OnApply | None = None
 
     async def units(self) -> Iterable[str]:
         return set(self.present)
@@ -70,6 +72,8 @@ class Device:
         return unit in self.present
 
     async def apply(self, op: Step) -> None:
+        if self.on_apply is not None:
+            await self.on_apply()
         self.applied.append(op)
         if self.failing.get(op.resource):
             raise self.failing[op.resource].pop(0)
@@ -102,9 +106,13 @@ def report(
 class Process:
     """One service process: its own view of the store, one device shared with others."""
 
-    def __init__(self, backend: EtcdStore, device: Device, fence: store.CreatedAt) -> None:
+    def __init__(
+        self, backend: "EtcdStore | Mortal", device: Device, fence: store.CreatedAt, on_apply: OnApply | None = None
+    ) -> None:
         self.cache = cache.Cache(backend, KEYS.device_prefix)
         self.registries = servicer.registries(backend, KEYS)
+        self.device = device
+        device.on_apply = on_apply
         rooms = Rooms(World(), plan, report, device)
         self.loop: Reconciler[tuple[str, int | None, bool], bool, Step] = Reconciler(
             rooms, backend, self.cache, KEYS, fence, self.registries
@@ -159,6 +167,71 @@ async def test_what_is_wanted_becomes_real_and_what_is_deleted_goes(backend: Etc
         await tables.delete("routeTables/a", Options())
         await wait_until_gone(tables, "a")
         assert device.present == set()
+
+
+async def test_deleted_resource_goes_as_soon_as_another_service_clears_its_part(backend: EtcdStore) -> None:
+    device = Device()
+    other = KEYS.of("proxy").status("routeTables/a")
+    async with Process(backend, device, await lead(backend)).running() as process:
+        tables = process.registries["routeTables"]
+        await tables.create(table("a"), Options())
+        await wait_until_state(tables, "a", status_pb2.STATE_READY)
+        await backend.commit([], [store.Put(other, b"")])
+        await tables.delete("routeTables/a", Options())
+        await wait_until(lambda: device.present == set())
+        await asyncio.sleep(0.2)
+        await tables.get("routeTables/a")
+        await backend.commit([], [store.Delete(other)])
+        await wait_until_gone(tables, "a")
+
+
+async def test_process_that_dies_after_any_step_is_taken_over_without_a_trace(backend: EtcdStore) -> None:
+    """Cut a creation and a deletion after each effect in turn, on device or store: the next process finishes it."""
+    for creating in (True, False):
+        for cut in range(1, 9):
+            device = Device()
+            async with Process(backend, device, await lead(backend)).running() as process:
+                tables = process.registries["routeTables"]
+                if not creating:
+                    await tables.create(table("a"), Options())
+                    await wait_until_state(tables, "a", status_pb2.STATE_READY)
+            mortal = Mortal(backend, cut)
+            async with Process(mortal, device, await lead(backend), on_apply=mortal.effect).running():
+                if creating:
+                    await tables.create(table("a"), Options())
+                else:
+                    await tables.delete("routeTables/a", Options())
+                await asyncio.wait({asyncio.ensure_future(mortal.died.wait())}, timeout=0.3)
+            async with Process(backend, device, await lead(backend)).running():
+                if creating:
+                    await wait_until_state(tables, "a", status_pb2.STATE_READY)
+                    await tables.delete("routeTables/a", Options())
+                await wait_until_gone(tables, "a")
+            left = [entry.key for entry in (await backend.list(KEYS.device_prefix)).entries if "routeTables/a" in entry.key]
+            assert (left, device.present) == ([], set())
+
+
+class Mortal:
+    """A store that dies with its `cut`-th effect, done or not: whoever uses it waits for ever."""
+
+    def __init__(self, backend: EtcdStore, cut: int) -> None:
+        self._backend, self._left = backend, cut
+        self.died = asyncio.Event()
+
+    async def effect(self) -> None:
+        self._left -= 1
+        if self._left < 0:
+            self.died.set()
+            await asyncio.get_running_loop().create_future()
+
+    async def commit(self, compares: Sequence[store.Compare], effects: Sequence[store.Effect]) -> int:
+        await self.effect()
+        revision = await self._backend.commit(compares, effects)
+        await self.effect()
+        return revision
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._backend, name)
 
 
 async def test_device_has_nothing_before_its_status_part_is_in_the_store(backend: EtcdStore) -> None:

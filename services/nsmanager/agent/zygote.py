@@ -4,6 +4,7 @@ Called by `__main__`. It has no event loop, no threads and no sockets but the la
 children do not.
 """
 
+import asyncio
 import contextlib
 import gc
 import logging
@@ -14,9 +15,10 @@ import sys
 
 import msgspec
 
-from crossns import netns
+from crossns import netns, operation, wire
 from crossns.layout import Layout
-from services.nsmanager.agent import privilege, server
+from services.nsmanager.agent import observe, privilege, server
+from services.nsmanager.agent.rtnl import Rtnl
 from services.nsmanager.agent.target import Tables
 from services.nsmanager.launcher import agents, place, records, session
 
@@ -30,6 +32,7 @@ def run(launcher: socket.socket, layout: Layout) -> None:
     # Ended agents leave no zombies; the launcher watches them by pidfd.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     default = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    _warm_up()
     # What is loaded by now is shared by all children and not looked at by their garbage collectors.
     gc.collect()
     gc.freeze()
@@ -38,6 +41,19 @@ def run(launcher: socket.socket, layout: Layout) -> None:
         zygote = os.getpid()
         if os.fork() == 0:
             _be_agent(fork, launcher, layout, Tables(fork.table, default, layout.incarnations), zygote)
+
+
+def _warm_up() -> None:
+    """Do once what every agent does: what is compiled, specialised and cached by now is not so in each of them, 1 MB each."""
+
+    def look() -> None:
+        rtnl = Rtnl(session.Tally())
+        wire.encode(operation.Reply(0, result=observe.snapshot(rtnl)))
+        rtnl.close()
+
+    netns.inside_new(look)
+    with asyncio.Runner() as runner:
+        runner.run(asyncio.sleep(0))
 
 
 def _be_agent(fork: agents.Fork, launcher: socket.socket, layout: Layout, tables: Tables, zygote: int) -> None:

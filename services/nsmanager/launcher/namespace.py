@@ -60,15 +60,12 @@ class Namespaces:
 
     def all(self) -> list[Incarnation]:
         """By table."""
-        found = []
-        for path in sorted(self._incarnations.iterdir()):
-            table, _, number = path.name.rpartition(".")
-            if number.isdecimal() and netns.is_namespace(path):
-                found.append(Incarnation(table, int(number), path))
-        return found
+        return [found for path in sorted(self._incarnations.iterdir()) if (found := _incarnation(path))]
 
     def find(self, table: str) -> Incarnation | None:
-        return next((found for found in self.all() if found.table == table), None)
+        beginning = f"{table}."
+        entries = (path for path in self._incarnations.iterdir() if path.name.startswith(beginning))
+        return next((found for path in entries if (found := _incarnation(path))), None)
 
     def sight(self, table: str, incarnation: Incarnation | None) -> Sight:
         path = self._names / table
@@ -141,6 +138,11 @@ _HIDDEN = (
     "{path} is a plain file where a namespace should be mounted: the launcher's mounts are hidden from this mount namespace. "
     "Start it where it was started before, or, when its tables are gone for good, remove the file"
 )
+
+
+def _incarnation(path: Path) -> Incarnation | None:
+    table, _, number = path.name.rpartition(".")
+    return Incarnation(table, int(number), path) if number.isdecimal() and netns.is_namespace(path) else None
 
 
 def _make_file(path: Path) -> None:

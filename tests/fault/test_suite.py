@@ -1,0 +1,225 @@
+"""The whole suite under fault: whatever process dies, freezes or comes back, traffic goes on and nothing is done twice.
+
+"Nothing failed" counts only under a stated minimum of load, by clients that do not retry.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crossns import names, proc, settings
+from crossns.etcd.client import EtcdStore
+from crossns.supervisor import jail
+from crossns.testing import device as testing_device
+from crossns.testing.device import Device, wait_until
+from crossns.testing.lab import Cable, Host, Lab
+
+pytestmark = [pytest.mark.fault, pytest.mark.asyncio(loop_scope="module")]
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "two-tenants.yaml"
+TRAFFIC = [sys.executable, "-m", "crossns.testing.traffic"]
+# The least load under which "0 failed" means anything here: two cores carry client, proxy, backends and the fault.
+KEPT_ALIVE_MIN = 200
+NEW_MIN = 40
+Count = Callable[[int, int], int]
+
+
+@pytest.fixture(scope="module", name="_suite")
+async def _started() -> AsyncIterator[Device]:
+    async with testing_device.started() as started:
+        yield started
+
+
+@pytest.fixture
+async def device(_suite: Device) -> AsyncIterator[Device]:
+    yield _suite
+    await _suite.clear()
+
+
+@pytest.fixture
+async def client(device: Device) -> AsyncIterator[Host]:
+    """A client of one tenant's service, which is READY: network `c`, VIP 203.0.113.10, backend 10.0.0.5 in network `s`."""
+    async with Lab() as lab:
+        host = await lab.host("client", Cable("card-c"), ["203.0.113.6/24"])
+        server = await lab.host("server", Cable("card-s"), ["10.0.0.5/24"])
+        await server.start([*TRAFFIC, "serve", "--listen", "10.0.0.5:8080", "--name", "s"], output=None)
+        await device.apply(
+            """
+            {kind: RouteTable, name: routeTables/c}
+---
+            {kind: RouteTable, name: routeTables/s}
+---
+            {kind: Interface, name: interfaces/c, spec: {routeTable: routeTables/c, physical: {linkName: card-c}, addresses: [203.0.113.1/24]}}
+---
+            {kind: Interface, name: interfaces/s, spec: {routeTable: routeTables/s, physical: {linkName: card-s}, addresses: [10.0.0.1/24]}}
+---
+            kind: VService
+            name: vServices/web
+            spec:
+              protocol: PROTOCOL_TCP
+              frontends: [{name: f, routeTable: routeTables/c, address: 203.0.113.10, port: 80}]
+              pools: [{name: p, members: [{name: m, routeTable: routeTables/s, address: 10.0.0.5, port: 8080}]}]
+""".replace("            ", "")
+        )
+        yield host
+        await device.delete("vServices/web")
+
+
+async def load(host: Host, seconds: float) -> dict[str, Any]:
+    """What a client saw that kept 8 connections busy at a steady rate and opened others beside."""
+    argv = ["load", "--target", "203.0.113.10:80", "--connections", "8", "--rate", "400", "--rate-new", "60", "--seconds", str(seconds)]
+    done = (await host.run([*TRAFFIC, *argv], timeout_s=seconds + 30)).check()
+    seen: dict[str, Any] = json.loads(done.stdout)
+    return seen
+
+
+def check_load(seen: dict[str, Any], seconds: float) -> None:
+    assert seen["kept"]["ok"] / seconds >= KEPT_ALIVE_MIN, seen
+    assert seen["new"]["ok"] / seconds >= NEW_MIN, seen
+
+
+def operations_since(device: Device, mark: int) -> list[str]:
+    """Lines that say that a loop changed something."""
+    return [line for _, line in device.log[mark:] if '"operations"' in line]
+
+
+async def ready(device: Device) -> None:
+    async def is_ready() -> bool:
+        with contextlib.suppress(Exception):
+            return await device.state("vServices/web") == "READY" and await device.state("routeTables/s") == "READY"
+        return False
+
+    await wait_until(is_ready)
+
+
+@pytest.mark.parametrize("process", ["gateway", "nsmanager", "proxy", "etcd", "agent-c", "agent-s", "launcher", "zygote"])
+async def test_killed_process_loses_no_request_and_plans_nothing_when_it_is_back(device: Device, client: Host, process: str) -> None:
+    seconds = 6.0
+    await ready(device)
+    mark = len(device.log)
+    before = await device.kernel_writes()
+    loading = asyncio.create_task(load(client, seconds))
+    await asyncio.sleep(1)
+    pid = await device.kill(process)
+    await wait_until(lambda: device.pids(process) and device.pids(process)[0] != pid)
+    seen = await loading
+    check_load(seen, seconds)
+    assert (seen["kept"]["failed"], seen["new"]["failed"]) == (0, 0), seen
+    await ready(device)
+    assert operations_since(device, mark) == []
+    if process != "launcher":
+        assert await device.kernel_writes() == before
+
+
+@pytest.mark.parametrize("process", ["haproxy"])
+async def test_killed_engine_serves_again_within_a_second(device: Device, client: Host, process: str) -> None:
+    await ready(device)
+    loading = asyncio.create_task(load(client, 6))
+    await asyncio.sleep(1)
+    for pid in device.pids(process):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    seen = await loading
+    assert seen["longest_gap_ms"] <= 1000, seen
+    assert seen["kept"]["failed"] > 0, "the kill was not felt: nothing was proven"
+
+
+async def test_frozen_nsmanager_that_wakes_up_changes_nothing(device: Device) -> None:
+    """SIGSTOP the leader, a second one takes over and works, SIGCONT the first: it does not one operation, and ends."""
+    await device.apply("kind: RouteTable\nname: routeTables/a\n---\n{kind: Interface, name: interfaces/x, spec: {routeTable: routeTables/a, bridge: {}}}")
+    stale = device.pid("nsmanager")
+    os.kill(stale, signal.SIGSTOP)
+    environ = {**os.environ, "PYTHONPATH": str(jail.CODE)}
+    second = await proc.start([sys.executable, "-m", "services.nsmanager"], environ=environ, output=None)
+    try:
+        # What the stale one will find undone when it wakes: it would delete the bridge that the second one makes anew.
+        await wait_until(lambda: _serves(device), timeout_s=40)
+        await device.apply("{kind: Interface, name: interfaces/y, spec: {routeTable: routeTables/a, bridge: {}}}")
+        await device.delete("interfaces/x")
+        before = await device.kernel_writes("a", "default")
+        mark = len(device.log)
+        os.kill(stale, signal.SIGCONT)
+        await wait_until(lambda: any("another process leads" in line or "ended" in line for _, line in device.log[mark:]))
+        assert await device.kernel_writes("a", "default") == before
+        assert operations_since(device, mark) == []
+    finally:
+        proc.kill(second)
+        await second.wait()
+    await wait_until(lambda: _serves(device), timeout_s=40)
+
+
+async def _serves(device: Device) -> bool:
+    with contextlib.suppress(Exception):
+        await device.client.get(names.DEFAULT_TABLE)
+        return True
+    return False
+
+
+async def test_deletion_interrupted_anywhere_leaves_nothing_over(device: Device, count: Count, dice: random.Random) -> None:
+    """kill -9 of nsmanager or launcher at any moment of a deletion: when they are back everything goes."""
+    for _ in range(count(6, 60)):
+        await device.apply(
+            "kind: RouteTable\nname: routeTables/a\n---\n"
+            "{kind: Interface, name: interfaces/x, spec: {routeTable: routeTables/a, bridge: {}, addresses: [10.0.0.1/24]}}\n---\n"
+            "{kind: Route, name: routeTables/a/routes/r, spec: {destination: 0.0.0.0/0, gateways: [{address: 10.0.0.9}]}}"
+        )
+        victim = dice.choice(["nsmanager", "nsmanager", "launcher", "agent-a"])
+        await device.delete("routeTables/a/routes/r", "interfaces/x", wait=False)
+        await device.delete("routeTables/a", wait=False)
+        await asyncio.sleep(dice.uniform(0, 0.06))
+        with contextlib.suppress(LookupError, ProcessLookupError):
+            os.kill(device.pid(victim), signal.SIGKILL)
+        await wait_until(lambda: _is_nothing_left(device))
+
+
+async def _is_nothing_left(device: Device) -> bool:
+    backend = await EtcdStore.connect(settings.Etcd((f"unix:{device.layout.etcd_socket}",)))
+    try:
+        keys = [entry.key for entry in (await backend.list("/crossns/")).entries]
+    finally:
+        await backend.close()
+    left = [key for key in keys if "routeTables/a" in key or "interfaces/x" in key or "claims/link/a" in key]
+    incarnations = [path.name for path in device.layout.incarnations.iterdir() if not path.name.startswith("default.")]
+    return not left and not incarnations and not Path("/run/netns/a").exists() and not device.pids("agent-a")
+
+
+async def test_cold_boot_brings_every_table_back_with_its_index(device: Device, count: Count) -> None:
+    """State kept, every namespace gone, as after a power cut."""
+    number = count(20, 50)
+    await device.apply("\n---\n".join(f"kind: RouteTable\nname: routeTables/t{each}" for each in range(number)))
+    before = {f"t{each}": (await device.client.get(f"routeTables/t{each}")).status for each in range(number)}
+    (await proc.run(["umount", *map(str, device.layout.incarnations.glob("t*.*"))])).check()
+    (await proc.run(["umount", *(f"/run/netns/t{each}" for each in range(number))])).check()
+    for each in range(number):
+        os.kill(device.pid(f"agent-t{each}"), signal.SIGKILL)
+    await device.kill("launcher")
+
+    async def is_back(table: str) -> bool:
+        status: Any = (await device.client.get(f"routeTables/{table}")).status
+        return status.state == before[table].state and status.netns_cookie != before[table].netns_cookie  # type: ignore[union-attr]
+
+    for table in before:
+        await wait_until(lambda table=table: is_back(table))
+        assert (await device.client.get(f"routeTables/{table}")).status.index == before[table].index  # type: ignore[union-attr]
+
+
+async def test_idle_device_writes_neither_to_etcd_nor_to_the_kernel(device: Device, client: Host, count: Count) -> None:
+    await ready(device)
+    backend = await EtcdStore.connect(settings.Etcd((f"unix:{device.layout.etcd_socket}",)))
+    try:
+        revision = (await backend.list("/crossns/")).revision
+        writes = await device.kernel_writes("default", "c", "s")
+        await asyncio.sleep(count(12, 62))
+        assert (await backend.list("/crossns/")).revision == revision
+        assert await device.kernel_writes("default", "c", "s") == writes
+    finally:
+        await backend.close()

@@ -1,0 +1,396 @@
+"""Route tables, interfaces, addresses and routes in the real kernel, made through the gateway, with real packets."""
+
+import asyncio
+import json
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crossns import errors, proc
+from crossns.testing.device import Device, wait_until
+from crossns.testing.lab import Cable, Lab
+
+pytestmark = [pytest.mark.kernel, pytest.mark.asyncio(loop_scope="module")]
+
+MAC = "02:00:00:00:00:05"
+
+
+async def ip(*arguments: str, table: str = "") -> Any:
+    """`ip -json` in a table, or in `default`."""
+    inside = ["-netns", table] if table else []
+    text = (await proc.run(["ip", *inside, "-json", "-details", *arguments])).check().stdout
+    return json.loads(text) if text.strip() else []
+
+
+async def do(*argv: str) -> None:
+    (await proc.run(argv)).check()
+
+
+async def link(name: str, table: str = "") -> dict[str, Any] | None:
+    return next((each for each in await ip("link", "show", table=table) if each["ifname"] == name), None)
+
+
+async def addresses(name: str, table: str = "") -> set[str]:
+    found = next((each for each in await ip("address", "show", table=table) if each["ifname"] == name), {"addr_info": []})
+    return {f"{each['local']}/{each['prefixlen']}" for each in found["addr_info"] if each.get("scope") == "global"}
+
+
+async def routes(table: str) -> set[str]:
+    return {each["dst"] for family in ("-4", "-6") for each in await ip(family, "route", "show", "proto", "197", table=table)}
+
+
+def table_with_card(table: str, card: str, *given: str) -> str:
+    return textwrap.dedent(f"""\
+        kind: RouteTable
+        name: routeTables/{table}
+        ---
+        kind: Interface
+        name: interfaces/{table}-lan
+        spec: {{routeTable: routeTables/{table}, linkName: lan, physical: {{linkName: {card}}}, addresses: {json.dumps(list(given))}}}
+        """)
+
+
+async def test_two_tables_hold_the_same_address_port_and_mac_at_once(device: Device, lab: Lab) -> None:
+    """Packets of each host reach the server of its own table: both answer on 10.0.0.1:8080, with one MAC address."""
+    for table in ("a", "b"):
+        cable = Cable(card=f"card-{table}", card_mac=MAC, host_mac="02:00:00:00:00:99")
+        await lab.host(table, cable, ["10.0.0.6/24", "2001:db8::6/64"])
+        await device.apply(table_with_card(table, f"card-{table}", "10.0.0.1/24", "2001:db8::1/64"))
+    for table in ("a", "b"):
+        found = await link("lan", table)
+        assert found is not None
+        assert found["address"] == MAC
+    script = "import http.server,sys;http.server.ThreadingHTTPServer(('{host}',8080),type('H',(http.server.BaseHTTPRequestHandler,),{{'do_GET':lambda s:(s.send_response(200),s.end_headers(),s.wfile.write(b'{name}')),'log_message':lambda *a:None}})).serve_forever()"
+    servers = [
+        await proc.start(["ip", "netns", "exec", table, "python3", "-c", script.format(host="10.0.0.1", name=table)])
+        for table in ("a", "b")
+    ]
+    try:
+        for name, host in lab.hosts.items():
+            ask = ["curl", "-s", "--retry", "20", "--retry-connrefused", "--retry-delay", "0", "http://10.0.0.1:8080/"]
+            assert (await host.run(ask)).check().stdout == name
+            (await host.run(["ping", "-6", "-c1", "-W2", "2001:db8::1"])).check()
+    finally:
+        for server in servers:
+            proc.kill(server)
+            await server.wait()
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec"),
+    [
+        pytest.param("bridge", "bridge: {stp: true}", marks=pytest.mark.needs("bridge"), id="bridge"),
+        pytest.param("macvlan", "macvlan: {parent: interfaces/a-lan, mode: MACVLAN_MODE_PRIVATE}", marks=pytest.mark.needs("macvlan"), id="macvlan"),
+        pytest.param("vxlan", "vxlan: {vni: 42, local: 10.0.0.1, remote: 10.0.0.9}", marks=pytest.mark.needs("vxlan"), id="vxlan"),
+        pytest.param("tun", "tap: {ownerUid: 1000}", marks=pytest.mark.needs("tap"), id="tap"),
+        pytest.param("vlan", "vlan: {parent: interfaces/a-lan, vlanId: 100}", marks=pytest.mark.needs("vlan"), id="vlan"),
+        pytest.param("bond", "bond: {}", marks=pytest.mark.needs("bond"), id="bond"),
+        pytest.param("dummy", "dummy: {}", marks=pytest.mark.needs("dummy"), id="dummy"),
+    ],
+)
+async def test_every_kind_of_interface_is_made_addressed_and_deleted(device: Device, lab: Lab, kind: str, spec: str) -> None:
+    await lab.host("h", Cable("card-a"), ["10.0.0.6/24"])
+    await device.apply(table_with_card("a", "card-a", "10.0.0.1/24"))
+    await device.apply(
+        f"kind: Interface\nname: interfaces/x\nspec: {{routeTable: routeTables/a, linkName: x0, mtu: 1400, addresses: [10.7.0.1/24], {spec}}}"
+    )
+    made = await link("x0", "a")
+    assert made is not None
+    assert made["linkinfo"]["info_kind"] == kind
+    assert made["mtu"] == 1400
+    assert "UP" in made["flags"]
+    assert await addresses("x0", "a") == {"10.7.0.1/24"}
+    await device.delete("interfaces/x")
+    assert await link("x0", "a") is None
+
+
+async def test_kind_that_the_kernel_lacks_is_reported_and_others_go_on(device: Device) -> None:
+    if (await proc.run(["unshare", "--net", "ip", "link", "add", "probe", "type", "dummy"])).status == 0:
+        pytest.skip("this kernel has the kind dummy")
+    await device.apply("kind: RouteTable\nname: routeTables/a")
+    await device.apply("kind: Interface\nname: interfaces/x\nspec: {routeTable: routeTables/a, dummy: {}}", wait=False)
+    found = await device.wait_until_state("interfaces/x", "ERROR")
+    assert found.status.conditions[0].reason == "KIND_UNSUPPORTED"
+    await device.apply("kind: Interface\nname: interfaces/y\nspec: {routeTable: routeTables/a, bridge: {}}")
+
+
+async def test_macvlan_on_a_parent_of_default_lives_in_its_table(device: Device, lab: Lab) -> None:
+    await lab.host("h", Cable("trunk"), ["10.5.0.6/24"])
+    await device.apply(
+        textwrap.dedent("""\
+        kind: RouteTable
+        name: routeTables/a
+        ---
+        kind: Interface
+        name: interfaces/trunk
+        spec: {routeTable: routeTables/default, physical: {linkName: trunk}}
+        ---
+        kind: Interface
+        name: interfaces/mv
+        spec: {routeTable: routeTables/a, macvlan: {parent: interfaces/trunk}, addresses: [10.5.0.1/24]}
+        """)
+    )
+    (await lab.hosts["h"].run(["ping", "-c1", "-W2", "10.5.0.1"])).check()
+
+
+async def test_bridge_carries_frames_between_its_ports(device: Device, lab: Lab) -> None:
+    for number in (1, 2):
+        await lab.host(f"h{number}", Cable(f"port{number}"), [f"10.6.0.{number}/24"])
+    ports = "\n---\n".join(
+        f"kind: Interface\nname: interfaces/p{number}\nspec: {{routeTable: routeTables/a, physical: {{linkName: port{number}}}}}"
+        for number in (1, 2)
+    )
+    await device.apply(
+        f"kind: RouteTable\nname: routeTables/a\n---\n{ports}\n---\n"
+        "kind: Interface\nname: interfaces/br\nspec: {routeTable: routeTables/a, bridge: {ports: [interfaces/p1, interfaces/p2]}}"
+    )
+    (await lab.hosts["h1"].run(["ping", "-c1", "-W2", "10.6.0.2"])).check()
+
+
+async def test_routes_of_every_type_stand_in_the_kernel_and_forward(device: Device, lab: Lab) -> None:
+    """A client in one network of a table reaches a server in another one, over a table that forwards; a blackhole drops."""
+    await lab.host("client", Cable("card1"), ["10.1.0.6/24"], ["10.1.0.1"])
+    await lab.host("server", Cable("card2"), ["10.2.0.6/24", "172.16.5.5/32"], ["10.2.0.1"])
+    await device.apply(
+        textwrap.dedent("""\
+        kind: RouteTable
+        name: routeTables/a
+        spec: {forwarding: true}
+        ---
+        kind: Interface
+        name: interfaces/one
+        spec: {routeTable: routeTables/a, physical: {linkName: card1}, addresses: [10.1.0.1/24, "2001:db8:1::1/64"]}
+        ---
+        kind: Interface
+        name: interfaces/two
+        spec: {routeTable: routeTables/a, physical: {linkName: card2}, addresses: [10.2.0.1/24]}
+        ---
+        kind: Route
+        name: routeTables/a/routes/behind
+        spec: {destination: 172.16.5.0/24, gateways: [{address: 10.2.0.6}]}
+        ---
+        kind: Route
+        name: routeTables/a/routes/drop
+        spec: {destination: 172.16.5.7/32, type: ROUTE_TYPE_BLACKHOLE}
+        ---
+        kind: Route
+        name: routeTables/a/routes/ecmp
+        spec: {destination: 0.0.0.0/0, metric: 50, gateways: [{address: 10.1.0.7, weight: 2}, {address: 10.2.0.7}]}
+        ---
+        kind: Route
+        name: routeTables/a/routes/ecmp6
+        spec: {destination: "::/0", gateways: [{address: "2001:db8:1::7"}, {address: "2001:db8:1::8"}]}
+        ---
+        kind: Route
+        name: routeTables/a/routes/no6
+        spec: {destination: "2001:db8:9::/48", type: ROUTE_TYPE_UNREACHABLE, kernelTable: 100}
+        """)
+    )
+    client = lab.hosts["client"]
+    (await client.run(["ping", "-c1", "-W2", "172.16.5.5"])).check()
+    assert (await client.run(["ping", "-c1", "-W1", "172.16.5.7"])).status != 0
+    assert {"172.16.5.0/24", "172.16.5.7", "default"} <= await routes("a")
+    ecmp = next(each for each in await ip("-4", "route", "show", "default", table="a"))
+    assert [(hop["gateway"], hop["weight"]) for hop in ecmp["nexthops"]] == [("10.1.0.7", 2), ("10.2.0.7", 1)]
+
+
+async def test_changed_addresses_routes_and_state_follow_the_spec(device: Device, lab: Lab) -> None:
+    await lab.host("h", Cable("card-a"), ["10.0.0.6/24"])
+    await device.apply(table_with_card("a", "card-a", "10.0.0.1/24", "10.0.1.1/24"))
+    await device.apply("kind: Interface\nname: interfaces/a-lan\nspec: {routeTable: routeTables/a, linkName: wan, mtu: 1300, physical: {linkName: card-a}, addresses: [10.0.1.1/24, 10.0.2.1/24]}")
+    assert await addresses("wan", "a") == {"10.0.1.1/24", "10.0.2.1/24"}
+    await device.apply("kind: Interface\nname: interfaces/a-lan\nspec: {routeTable: routeTables/a, linkName: wan, enabled: false, physical: {linkName: card-a}}")
+    down = await link("wan", "a")
+    assert down is not None
+    assert "UP" not in down["flags"]
+
+
+async def test_card_moves_between_tables_with_its_addresses_and_back_to_default(device: Device, lab: Lab) -> None:
+    host = await lab.host("h", Cable("card-a", card_mac=MAC), ["10.0.0.6/24"])
+    await device.apply("kind: RouteTable\nname: routeTables/b\n---\n" + table_with_card("a", "card-a", "10.0.0.1/24"))
+    await device.apply(
+        "kind: Interface\nname: interfaces/a-lan\nspec: {routeTable: routeTables/b, linkName: lan, physical: {linkName: card-a}, addresses: [10.0.0.1/24]}"
+    )
+    assert await link("lan", "a") is None
+    (await host.run(["ping", "-c1", "-W2", "10.0.0.1"])).check()
+    await device.delete("interfaces/a-lan")
+    back = await link("card-a")
+    assert back is not None
+    assert (back["address"], back.get("altnames", [])) == (MAC, [])
+
+
+async def test_card_is_found_by_its_mac_address(device: Device, lab: Lab) -> None:
+    await lab.host("h", Cable("any-name", card_mac=MAC), ["10.0.0.6/24"])
+    await device.apply(
+        f"kind: RouteTable\nname: routeTables/a\n---\nkind: Interface\nname: interfaces/lan\n"
+        f'spec: {{routeTable: routeTables/a, physical: {{macAddress: "{MAC}"}}, addresses: [10.0.0.1/24]}}'
+    )
+    assert await link("lan", "a") is not None
+
+
+async def test_card_that_is_plugged_in_later_is_taken_at_once(device: Device, lab: Lab) -> None:
+    await device.apply(table_with_card("a", "late", "10.0.0.1/24"), wait=False)
+    missing = await device.wait_until_state("interfaces/a-lan", "ERROR")
+    assert missing.status.conditions[0].reason == "LINK_MISSING"
+    await lab.host("h", Cable("late"), ["10.0.0.6/24"])
+    await device.wait_until_state("interfaces/a-lan", "READY")
+
+
+# --- drift ------------------------------------------------------------------------------------------------------------
+
+
+async def make_drifting(device: Device, lab: Lab) -> None:
+    await lab.host("h", Cable("card-a"), ["10.0.0.6/24"])
+    await device.apply(
+        table_with_card("a", "card-a", "10.0.0.1/24")
+        + "---\nkind: Route\nname: routeTables/a/routes/r\nspec: {destination: 0.0.0.0/0, gateways: [{address: 10.0.0.254}]}\n"
+        + "---\nkind: Interface\nname: interfaces/br\nspec: {routeTable: routeTables/a, bridge: {}, addresses: [10.8.0.1/24]}\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "drift",
+    [
+        ["ip", "-n", "a", "address", "del", "10.0.0.1/24", "dev", "lan"],
+        ["ip", "-n", "a", "route", "del", "default"],
+        ["ip", "-n", "a", "link", "del", "br"],
+        ["ip", "-n", "a", "link", "set", "lan", "down"],
+        ["ip", "-n", "a", "link", "set", "br", "name", "other"],
+        ["ip", "-n", "a", "address", "flush", "dev", "br"],
+        ["ip", "netns", "exec", "a", "sysctl", "-qw", "net.ipv4.ip_nonlocal_bind=0"],
+        ["ip", "netns", "delete", "a"],
+    ],
+    ids=lambda argv: " ".join(argv[1:]),
+)
+async def test_drift_is_repaired(device: Device, lab: Lab, drift: list[str]) -> None:
+    await make_drifting(device, lab)
+    await do(*drift)
+
+    async def is_repaired() -> bool:
+        if not Path("/run/netns/a").exists():
+            return False
+        down = await link("lan", "a")
+        return (
+            down is not None
+            and "UP" in down["flags"]
+            and await addresses("lan", "a") == {"10.0.0.1/24"}
+            and await addresses("br", "a") == {"10.8.0.1/24"}
+            and await routes("a") == {"default"}
+        )
+
+    if "sysctl" in drift:
+        # Nobody tells of it: it is found at the next look, which a link that comes or goes brings about.
+        await do("ip", "-n", "a", "link", "set", "br", "down")
+    await wait_until(is_repaired)
+    if "sysctl" in drift:
+        shown = await proc.run(["ip", "netns", "exec", "a", "cat", "/proc/sys/net/ipv4/ip_nonlocal_bind"])
+        assert shown.stdout.strip() == "1"
+
+
+async def test_namespace_whose_name_was_deleted_comes_back_with_everything_in_it(device: Device, lab: Lab) -> None:
+    await make_drifting(device, lab)
+    host = lab.hosts["h"]
+    before = (await device.client.get("routeTables/a")).status.netns_cookie  # type: ignore[union-attr]
+    await do("ip", "netns", "delete", "a")
+    (await host.run(["ping", "-c1", "-W2", "10.0.0.1"])).check()
+    await wait_until(lambda: Path("/run/netns/a").exists())
+    assert (await device.client.get("routeTables/a")).status.netns_cookie == before  # type: ignore[union-attr]
+
+
+# --- what is not ours -------------------------------------------------------------------------------------------------
+
+
+async def plant(table: str) -> None:
+    inside = ["ip", "-n", table]
+    await do(*inside, "link", "add", "foreign0", "type", "bridge")
+    await do(*inside, "link", "set", "foreign0", "up")
+    await do(*inside, "address", "add", "10.99.0.1/24", "dev", "foreign0")
+    await do(*inside, "address", "add", "10.0.0.77/24", "dev", "lan")
+    await do(*inside, "route", "add", "198.51.100.0/24", "via", "10.99.0.2", "proto", "static")
+    rules = "table inet foreign { chain c { type filter hook input priority 0; counter; } }"
+    await do("ip", "netns", "exec", table, "nft", rules)
+
+
+async def is_planted(table: str) -> bool:
+    found = await link("foreign0", table)
+    nft = await proc.run(["ip", "netns", "exec", table, "nft", "list", "tables"])
+    foreign = [each["dst"] for each in await ip("-4", "route", "show", "proto", "static", table=table)]
+    return (
+        found is not None
+        and await addresses("foreign0", table) == {"10.99.0.1/24"}
+        and "10.0.0.77/24" in await addresses("lan", table)
+        and foreign == ["198.51.100.0/24"]
+        and "inet foreign" in nft.stdout
+    )
+
+
+async def test_foreign_links_addresses_routes_and_firewalls_survive_everything(device: Device, lab: Lab) -> None:
+    await make_drifting(device, lab)
+    await plant("a")
+    await device.delete("routeTables/a/routes/r", "interfaces/br")
+    await device.apply("kind: Interface\nname: interfaces/z\nspec: {routeTable: routeTables/a, bridge: {}, addresses: [10.3.0.1/24]}")
+    await do("ip", "-n", "a", "address", "del", "10.0.0.1/24", "dev", "lan")
+    await wait_until(lambda: _has("10.0.0.1/24"))
+    assert await is_planted("a")
+    undeclared = (await device.wait_until_state("routeTables/a", "READY")).status.undeclared_links  # type: ignore[union-attr]
+    assert undeclared == ["foreign0"]
+
+
+async def _has(prefix: str) -> bool:
+    return prefix in await addresses("lan", "a")
+
+
+async def test_foreign_things_survive_deletions_that_were_asked_while_nsmanager_was_down(device: Device, lab: Lab) -> None:
+    await make_drifting(device, lab)
+    await plant("a")
+    await device.delete("routeTables/a/routes/r", "interfaces/br", wait=False)
+    await device.kill("nsmanager")
+
+    async def is_done() -> bool:
+        return await link("br", "a") is None and await routes("a") == set()
+
+    await wait_until(is_done)
+    assert await is_planted("a")
+
+
+async def test_foreign_link_of_a_wanted_name_is_left_alone_and_reported(device: Device) -> None:
+    await device.apply("kind: RouteTable\nname: routeTables/a")
+    await do("ip", "-n", "a", "link", "add", "x0", "type", "bridge")
+    await device.apply("kind: Interface\nname: interfaces/x\nspec: {routeTable: routeTables/a, linkName: x0, bridge: {}}", wait=False)
+    found = await device.wait_until_state("interfaces/x", "ERROR")
+    assert found.status.conditions[0].reason == "FOREIGN_OBJECT"
+    await do("ip", "-n", "a", "link", "del", "x0")
+    await device.wait_until_state("interfaces/x", "READY")
+
+
+# --- deletion ---------------------------------------------------------------------------------------------------------
+
+
+async def test_table_with_interfaces_is_not_deleted_and_evacuation_gives_the_cards_back(device: Device, lab: Lab) -> None:
+    await make_drifting(device, lab)
+    with pytest.raises(errors.FailedPrecondition) as caught:
+        await device.client.delete("routeTables/a")
+    assert caught.value.reason == "ROUTE_TABLE_NOT_EMPTY"
+    assert caught.value.metadata["referrers"] == "interfaces/a-lan, interfaces/br"
+    await device.delete("routeTables/a", evacuate=True)
+    assert await link("card-a") is not None
+    assert not Path("/run/netns/a").exists()
+
+
+async def test_table_is_deleted_right_behind_what_is_in_it(device: Device, lab: Lab) -> None:
+    """Nobody waits in between: the table's own round orders it, and the card comes home."""
+    await make_drifting(device, lab)
+    await device.delete("routeTables/a/routes/r", "interfaces/br", "interfaces/a-lan", wait=False)
+    await device.delete("routeTables/a")
+    assert await link("card-a") is not None
+
+
+async def test_tables_are_made_and_deleted_side_by_side(device: Device) -> None:
+    documents = "\n---\n".join(f"kind: RouteTable\nname: routeTables/t{number}" for number in range(20))
+    await device.apply(documents)
+    cookies = [(await device.client.get(f"routeTables/t{number}")).status.netns_cookie for number in range(20)]  # type: ignore[union-attr]
+    assert len(set(cookies)) == 20
+    await asyncio.gather(*(device.delete(f"routeTables/t{number}") for number in range(20)))
+    assert [path.name for path in Path("/run/netns").iterdir()] == []
