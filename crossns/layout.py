@@ -73,7 +73,7 @@ class Layout:
         return self.etcd_dir / "client:0"
 
     def engine_dir(self, engine: str) -> Path:
-        """An engine's own run directory: its control sockets. Owned by the engine's uid, open to the group of the service that drives it."""
+        """Its control sockets. Owned by the engine's uid, open to the group of the service that drives it."""
         return self.run / "engines" / engine
 
     @property

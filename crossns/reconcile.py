@@ -28,6 +28,8 @@ RESYNC_S = 60.0
 BACKOFF = Backoff(0.05, 2.0, 10.0)
 # Passes of one round before it is put off: more than any plan needs, so what is left then does not take.
 PASSES = 4
+# A unit that keeps failing is looked at for a change of its world at most this much later.
+TRIGGER_MAX_S = 1.0
 # More links than this say no more about why a round ran.
 LINKS_MAX = 8
 
@@ -116,19 +118,26 @@ class Reconciler(Generic[Desired, Observed, Op]):
         self._causes: dict[str, dict[str, str]] = {}
 
     def trigger(self, unit: str) -> None:
-        """Something in the world of `unit` changed."""
-        self._queue.add(unit)
+        """Something in the world of `unit` changed. What a round does that does not take is such a change, too: so a unit that
+        failed is looked at again ever later."""
+        attempt = self._attempts.get(unit, 0)
+        if attempt:
+            self._queue.add_after(unit, min(BACKOFF.delay(attempt - 1), TRIGGER_MAX_S))
+        else:
+            self._queue.add(unit)
 
     def trigger_unsettled(self) -> None:
         """Something changed that a unit which lacks something may be waiting for, such as a card that came back."""
         for unit in self._unsettled:
-            self._queue.add(unit)
+            self.trigger(unit)
 
     async def run(self) -> None:
         """Work until cancelled. Raises Fenced when another process leads."""
         await self._cache.wait_until_synced()
         self._cache.subscribe(self._take)
-        self._take(tuple(store.Change(entry.key, entry.mod_revision, entry) for entry in self._cache.below(self._keys.device_prefix)))
+        self._take(
+            tuple(store.Change(entry.key, entry.mod_revision, entry) for entry in self._cache.below(self._keys.device_prefix))
+        )
         await self._add_all()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._resync())
@@ -190,30 +199,32 @@ class Reconciler(Generic[Desired, Observed, Op]):
                 await self._cache.wait_until_connected()
                 causes = list(self._causes.pop(unit, {}).values())
                 with telemetry.span("reconcile", links=causes[-LINKS_MAX:], unit=unit):
-                    settled = await self._round(unit)
-                self._attempts.pop(unit, None)
-                if settled:
-                    self._unsettled.discard(unit)
-                else:
-                    self._unsettled.add(unit)
+                    await self._round(unit)
             except errors.TemporaryError as error:
                 self._again(unit, error)
             except errors.CrossnsError as error:
+                if error.reason == "FENCED":
+                    raise Fenced(unit) from error
                 log.exception("round failed: %s", error.message, extra={"unit": unit})
                 self._again(unit, error)
             finally:
                 self._queue.done(unit)
 
     def _again(self, unit: str, error: errors.CrossnsError) -> None:
-        attempt = self._attempts.get(unit, 0)
-        self._attempts[unit] = attempt + 1
-        self._unsettled.add(unit)
+        attempt = self._failed(unit)
         delay_s = BACKOFF.delay(attempt, random.random())
         log.info("again in %.2f s: %s", delay_s, error.message, extra={"unit": unit, "reason": error.reason})
         self._queue.add_after(unit, delay_s)
 
-    async def _round(self, unit: str) -> bool:
-        """One round; whether all is as wanted. What can be seen only when something else is there takes another pass."""
+    def _failed(self, unit: str) -> int:
+        """Count a round that did not get through; how many did not before it."""
+        attempt = self._attempts.get(unit, 0)
+        self._attempts[unit] = attempt + 1
+        self._unsettled.add(unit)
+        return attempt
+
+    async def _round(self, unit: str) -> None:
+        """One round. What can be seen only when something else is there takes another pass."""
         rooms = self._rooms
         failures: dict[str, errors.CrossnsError] = {}
         desired, observed = rooms.world.desired(unit), await rooms.driver.observe(unit)
@@ -230,9 +241,16 @@ class Reconciler(Generic[Desired, Observed, Op]):
         if ops and not failures:
             raise errors.Aborted("IN_PROGRESS", f"{unit}: {len(ops)} operations are left, the first is {ops[0]!r}")
         for failure in failures.values():
-            if isinstance(failure, errors.TemporaryError):
+            if isinstance(failure, errors.TemporaryError) or failure.reason == "FENCED":
                 raise failure
-        return all(status is None or status.state == status_pb2.STATE_READY for status in report.values())
+        if failures:
+            self._failed(unit)
+            return
+        self._attempts.pop(unit, None)
+        if all(status is None or status.state == status_pb2.STATE_READY for status in report.values()):
+            self._unsettled.discard(unit)
+        else:
+            self._unsettled.add(unit)
 
     async def _apply(self, unit: str, ops: tuple[Op, ...]) -> dict[str, errors.CrossnsError]:
         """Apply in order. After a failure the other operations for the same resource are left out, those for others go on."""

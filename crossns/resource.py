@@ -15,9 +15,7 @@ from crossns import errors, names
 from crossns.v1 import interface_pb2, route_pb2, route_table_pb2, status_pb2, v_service_pb2
 
 Resource = route_table_pb2.RouteTable | interface_pb2.Interface | route_pb2.Route | v_service_pb2.VService
-Status = (
-    route_table_pb2.RouteTableStatus | interface_pb2.InterfaceStatus | route_pb2.RouteStatus | v_service_pb2.VServiceStatus
-)
+Status = route_table_pb2.RouteTableStatus | interface_pb2.InterfaceStatus | route_pb2.RouteStatus | v_service_pb2.VServiceStatus
 MESSAGES: Mapping[str, type[Resource]] = {
     "routeTables": route_table_pb2.RouteTable,
     "interfaces": interface_pb2.Interface,
@@ -127,7 +125,9 @@ def check_labels(labels: Mapping[str, str]) -> None:
     for key, value in labels.items():
         if not key or len(key) > LABEL_LENGTH_MAX or len(value) > LABEL_LENGTH_MAX or not (key + value).isprintable():
             raise errors.InvalidSpec(
-                "labels", f"keys have 1 to {LABEL_LENGTH_MAX} printable characters, values at most as many", label=errors.bounded(key)
+                "labels",
+                f"keys have 1 to {LABEL_LENGTH_MAX} printable characters, values at most as many",
+                label=errors.bounded(key),
             )
 
 
@@ -142,7 +142,9 @@ def masked(current: Resource, wanted: Resource, mask: field_mask_pb2.FieldMask) 
     paths = list(mask.paths) or _set_fields(wanted)
     for path in paths:
         if path not in ("spec", "labels") and not path.startswith("spec."):
-            raise errors.InvalidSpec("update_mask", f"{errors.bounded(path)!r} cannot be changed: name `spec`, `spec.<field>` or `labels`")
+            raise errors.InvalidSpec(
+                "update_mask", f"{errors.bounded(path)!r} cannot be changed: name `spec`, `spec.<field>` or `labels`"
+            )
     chosen = field_mask_pb2.FieldMask(paths=paths)
     if not chosen.IsValidForDescriptor(type(current).DESCRIPTOR):
         raise errors.InvalidSpec("update_mask", "names a field that does not exist", paths=",".join(paths))

@@ -14,7 +14,7 @@ from crossns.layout import DEFAULT_UID_BASE, Layout
 
 @dataclass(frozen=True, slots=True)
 class Etcd:
-    """How to reach etcd. `endpoints` are gRPC targets: `host:port`, several for a cluster, or `unix:PATH` for the embedded one."""
+    """How to reach etcd. `endpoints` are gRPC targets: `host:port`, several for a cluster; `unix:PATH` for the embedded one."""
 
     endpoints: tuple[str, ...]
     ca: Path | None = None

@@ -31,7 +31,9 @@ async def list_page(registry: Registry, request: Any, reply: type[Message]) -> A
 
 async def create(registry: Registry, request: Any) -> Any:
     wanted = _given(registry, request)
-    name = f"{registry.kind.collection}/{names.check_id(getattr(request, f'{registry.kind.field}_id'), f'{registry.kind.field}_id')}"
+    name = (
+        f"{registry.kind.collection}/{names.check_id(getattr(request, f'{registry.kind.field}_id'), f'{registry.kind.field}_id')}"
+    )
     if hasattr(request, "parent"):
         name = f"{names.check(request.parent, 'routeTables', 'parent')}/{name}"
     if wanted.name and wanted.name != name:

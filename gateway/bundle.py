@@ -72,6 +72,20 @@ def stripped(resource: Resource) -> Resource:
     return result
 
 
+def is_wanted(resource: Resource) -> bool:
+    """Whether somebody wants it as it is: not what is being deleted, nor `default` as it came with the device."""
+    is_as_it_came = resource.name == names.DEFAULT_TABLE and resource.generation <= 1 and not resource.labels
+    return not (resource.HasField("delete_time") or is_as_it_came)
+
+
+def is_deletable(resource: Resource) -> bool:
+    return not resource.HasField("delete_time") and resource.name != names.DEFAULT_TABLE
+
+
+def carries(resource: Resource, labels: Mapping[str, str]) -> bool:
+    return all(resource.labels.get(key) == value for key, value in labels.items())
+
+
 def ordered(resources: Iterable[Resource]) -> tuple[tuple[Resource, ...], ...]:
     """Levels in which resources can be made, by name within a level. What stands on itself comes last; its owner refuses it."""
     levels: list[tuple[Resource, ...]] = []

@@ -1,4 +1,4 @@
-"""The kinds of resources, all taken from the contract: a kind that enters `Resource` in config.proto is known here with its methods.
+"""The kinds of resources, taken from the contract: one that enters `Resource` in config.proto is known here with its methods.
 
 Pure. Called by whatever treats all kinds alike: bundles, export, events.
 """
@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from google.api import resource_pb2
 from google.protobuf import message_factory
 from google.protobuf.descriptor import MethodDescriptor
 
 from crossns import names
-from crossns.resource import Resource
+from crossns.resource import MESSAGES, Resource
 from crossns.v1 import config_pb2, interface_pb2, route_pb2, route_table_pb2, v_service_pb2
 
 _FILES = (route_table_pb2, interface_pb2, route_pb2, v_service_pb2)
@@ -34,14 +33,16 @@ class Kind:
 
     def method(self, verb: str) -> MethodDescriptor:
         """A standard method: `Create`, `Update`, `Delete`, `Get` or `List`."""
-        return _SERVICES[self.plural].methods_by_name[f"{verb}{self.plural if verb == 'List' else self.singular}"]
+        methods: Mapping[str, MethodDescriptor] = _SERVICES[self.plural].methods_by_name
+        return methods[f"{verb}{self.plural if verb == 'List' else self.singular}"]
 
 
 def _kinds() -> dict[str, Kind]:
     found = {}
-    for field in config_pb2.Resource.DESCRIPTOR.oneofs_by_name["kind"].fields:
-        plural = field.message_type.GetOptions().Extensions[resource_pb2.resource].plural
-        found[plural] = Kind(plural, field.name, field.message_type.name)
+    for collection, message in MESSAGES.items():
+        fields = config_pb2.Resource.DESCRIPTOR.oneofs_by_name["kind"].fields
+        field = next(each.name for each in fields if each.message_type is message.DESCRIPTOR)
+        found[collection] = Kind(collection, field, message.DESCRIPTOR.name)
     return found
 
 

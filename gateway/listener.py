@@ -6,7 +6,7 @@ that is his. TLS ends in gRPC, which knows the certificate.
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from crossns import rpc
@@ -35,13 +35,10 @@ async def listening(path: Path, wanted: Settings, services: Mapping[str, rpc.Ser
             await server.start()
         relay.listen_unix(path)
         ports = [relay.listen_tcp(address) for address in wanted.listen if address.host.is_loopback]
-        accepting = asyncio.create_task(relay.run())
-        try:
+        async with asyncio.TaskGroup() as tasks:
+            accepting = tasks.create_task(relay.run())
             yield ports + [port for server in servers for port in server.ports]
-        finally:
             accepting.cancel()
-            with suppress(asyncio.CancelledError):
-                await accepting
     finally:
         await asyncio.gather(*(server.stop(STOP_GRACE_S) for server in servers))
         relay.close()

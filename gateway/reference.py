@@ -9,23 +9,36 @@ from typing import Any
 from crossns import names
 from crossns.resource import Resource
 
+# What the name alone tells.
+_BY_NAME: Mapping[str, Callable[[str], tuple[str, ...]]] = {
+    "routeTables": lambda name: (name,),
+    "routes": lambda name: (names.parent(name),),
+}
+
 
 def _of_v_service(resource: Any) -> Iterable[str]:
     yield from (frontend.route_table for frontend in resource.spec.frontends)
     yield from (member.route_table for pool in resource.spec.pools for member in pool.members)
 
 
-_TABLES: Mapping[str, Callable[[Any], Iterable[str]]] = {
-    "routeTables": lambda resource: (resource.name,),
+_BY_SPEC: Mapping[str, Callable[[Any], Iterable[str]]] = {
     "interfaces": lambda resource: (resource.spec.route_table,),
-    "routes": lambda resource: (names.parent(resource.name),),
     "vServices": _of_v_service,
 }
+# Whose names do not tell.
+TOLD_BY_SPEC = tuple(_BY_SPEC)
+
+
+def tables_by_name(name: str) -> tuple[str, ...]:
+    """The route tables that a resource concerns, as far as its name tells."""
+    find = _BY_NAME.get(names.collection(name))
+    return () if find is None else find(name)
 
 
 def tables(resource: Resource) -> tuple[str, ...]:
     """The route tables that a resource concerns, each once, by name."""
-    return tuple(sorted({table for table in _TABLES[names.collection(resource.name)](resource) if table}))
+    find = _BY_SPEC.get(names.collection(resource.name))
+    return tables_by_name(resource.name) if find is None else tuple(sorted({table for table in find(resource) if table}))
 
 
 def _under_interface(resource: Any) -> Iterable[str]:

@@ -13,8 +13,9 @@ from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import MethodDescriptor
 from grpc import aio
 
-from crossns import errors, rpc
+from crossns import rpc
 from crossns.rpc import guard, identity, status
+from gateway.owner import absence
 
 # Each hop's own.
 _NOT_FORWARDED = frozenset({"user-agent"})
@@ -78,9 +79,7 @@ def _outgoing(context: rpc.Context) -> tuple[tuple[str, str | bytes], ...]:
 
 
 async def _refuse(failure: aio.AioRpcError, owner: str, context: rpc.Context) -> None:
+    if absent := absence(failure, owner):
+        raise absent from failure
     trailing = tuple(cast("status.Metadata", failure.trailing_metadata() or ()))
-    if failure.code() is grpc.StatusCode.UNAVAILABLE and not trailing:
-        # Nobody answered: this is gRPC's own word, not the service's.
-        message = f"the service {owner} does not answer (is it running?): try again; `crossns status` tells more"
-        raise errors.ServiceUnavailable("SERVICE_UNAVAILABLE", message, service=owner) from failure
     await context.abort(failure.code(), failure.details() or "", trailing)

@@ -1,9 +1,12 @@
 """`crossns apply`, `diff`, `export`: many resources as one declarative unit, from and to files."""
 
+import functools
 import sys
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -22,38 +25,44 @@ _SIGNS = {
     config_pb2.ACTION_UPDATE: ("~", "update", "yellow"),
     config_pb2.ACTION_DELETE: ("-", "delete", "red"),
 }
-_more = click.argument("more", nargs=-1, metavar="[FILE...]")
-_files = click.option(
-    "-f",
-    "--file",
-    "files",
-    multiple=True,
-    required=True,
-    metavar="FILE",
-    help="YAML or JSON; - is stdin; may be given several times",
-)
-_prune = click.option("--prune", is_flag=True, help="also delete what carries the labels and the files no longer name")
-_label = options.labels("with --prune: the labels that own; without, those that all resources of the files have in common")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The files of a command line, and what pruning by them means."""
+
+    files: tuple[str, ...]
+    prune: bool
+    labels: Mapping[str, str]
+
+    def request(self) -> config_pb2.DiffRequest:
+        """Read the files."""
+        resources = read(self.files)
+        owned = owning(resources, self.labels) if self.prune else {}
+        return config_pb2.DiffRequest(resources=map(wrap, resources), prune_labels=owned)
+
+
+def _from_files(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Gives a command's function a Source."""
+
+    @click.argument("more", nargs=-1, metavar="[FILE...]")
+    @click.option("-f", "--file", "files", multiple=True, required=True, metavar="FILE", help="YAML or JSON; - is stdin")
+    @click.option("--prune", is_flag=True, help="also delete what carries the labels and the files no longer name")
+    @options.labels("with --prune: the labels that own; without, those that all resources of the files have in common")
+    @functools.wraps(function)
+    def run(*arguments: Any, **given: Any) -> Any:
+        files = (*given.pop("files"), *given.pop("more"))
+        return function(*arguments, source=Source(files, given.pop("prune"), given.pop("labels")), **given)
+
+    return run
 
 
 @click.command()
-@_files
-@_more
+@_from_files
 @click.option("--dry-run", is_flag=True, help="print the plan, change nothing")
-@_prune
-@_label
 @options.no_wait
 @client.remote()
-async def apply(
-    api: Client,
-    files: Sequence[str],
-    more: Sequence[str],
-    *,
-    dry_run: bool,
-    prune: bool,
-    labels: Mapping[str, str],
-    no_wait: bool,
-) -> int:
+async def apply(api: Client, source: Source, *, dry_run: bool, no_wait: bool) -> int:
     """Make the device as the files say.
 
     Prints the plan, applies it in order of dependency and waits until every resource is READY. It is not atomic: on the
@@ -61,15 +70,13 @@ async def apply(
 
     Example: crossns apply -f examples/two-tenants.yaml
     """
-    resources = read([*files, *more])
-    owning = owning(resources, labels) if prune else {}
-    request = config_pb2.DiffRequest(resources=map(wrap, resources), prune_labels=owning)
-    plan: config_pb2.DiffResponse = await api.call(api.config.Diff, request)
+    wanted = source.request()
+    plan: config_pb2.DiffResponse = await api.call(api.config.Diff, wanted)
     _show_plan(plan.changes)
     if dry_run:
         return exits.DONE
     targets = []
-    async for response in api.stream(api.config.Apply, _requests(resources, owning)):
+    async for response in api.stream(api.config.Apply, _requests(wanted)):
         if response.HasField("error"):
             raise named(response.name, status.read(response.error))
         if response.action == config_pb2.ACTION_DELETE:
@@ -82,21 +89,15 @@ async def apply(
 
 
 @click.command()
-@_files
-@_more
-@_prune
-@_label
+@_from_files
 @client.remote()
-async def diff(api: Client, files: Sequence[str], more: Sequence[str], *, prune: bool, labels: Mapping[str, str]) -> int:
+async def diff(api: Client, source: Source) -> int:
     """Show what `apply` would change.
 
     Exit status as diff(1) has it: 0 nothing differs, 1 something does, 2 it could not be told, 3 time is up.
     """
     try:
-        resources = read([*files, *more])
-        owning = owning(resources, labels) if prune else {}
-        request = config_pb2.DiffRequest(resources=map(wrap, resources), prune_labels=owning)
-        plan: config_pb2.DiffResponse = await api.call(api.config.Diff, request)
+        plan: config_pb2.DiffResponse = await api.call(api.config.Diff, source.request())
     except errors.DeadlineExceeded:
         raise
     except errors.CrossnsError as error:
@@ -155,11 +156,12 @@ def owning(resources: Sequence[Resource], labels: Mapping[str, str]) -> Mapping[
     return owning
 
 
-async def _requests(resources: Sequence[Resource], owning: Mapping[str, str]) -> AsyncIterator[config_pb2.ApplyRequest]:
+async def _requests(wanted: config_pb2.DiffRequest) -> AsyncIterator[config_pb2.ApplyRequest]:
     """The bundle in pieces; the options stand in the first."""
-    yield config_pb2.ApplyRequest(request_id=str(uuid.uuid4()), prune_labels=owning, resources=map(wrap, resources[:_CHUNK]))
+    resources = wanted.resources
+    yield config_pb2.ApplyRequest(request_id=str(uuid.uuid4()), prune_labels=wanted.prune_labels, resources=resources[:_CHUNK])
     for start in range(_CHUNK, len(resources), _CHUNK):
-        yield config_pb2.ApplyRequest(resources=map(wrap, resources[start : start + _CHUNK]))
+        yield config_pb2.ApplyRequest(resources=resources[start : start + _CHUNK])
 
 
 def _show_plan(changes: Sequence[config_pb2.ApplyResponse]) -> None:

@@ -3,26 +3,38 @@
 import asyncio
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
 from crossns import errors, names, settings
 from crossns.cli import exits, running
 
+_FILE = click.Path(exists=True, dir_okay=False, resolve_path=True, path_type=Path)
 # Where `ip netns` looks.
 _IP_NETNS = Path("/run/netns")
 
 
+def _gateway_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that `python -m gateway` takes, too; they reach it through its variables."""
+    tcp = "the gateway listens on TCP too, beyond loopback with TLS only; may be given several times"
+    function = click.option("--client-ca", type=_FILE, help="who signs the clients' certificates (PEM)")(function)
+    function = click.option("--tls-key", type=_FILE, help="its key (PEM)")(function)
+    function = click.option("--tls-cert", type=_FILE, help="the gateway's certificate (PEM)")(function)
+    return click.option("--listen", multiple=True, metavar="ADDRESS:PORT", help=tcp)(function)
+
+
 @click.command(context_settings={"allow_interspersed_args": False})
 @click.option(
-    "--sandbox", "in_sandbox", is_flag=True, help="in private namespaces: nothing on this machine changes, all is gone afterwards"
+    "--sandbox", "in_sandbox", is_flag=True, help="in private namespaces: this machine does not change, all is gone afterwards"
 )
 @click.option("--etcd", metavar="ENDPOINT[,ENDPOINT...]", help="a cluster instead of the embedded etcd: HOST:PORT or unix:PATH")
+@_gateway_options
 @click.option("--quiet", is_flag=True, help="do not print what the processes print")
 @click.argument("command", nargs=-1, metavar="[-- COMMAND...]")
-def up(*, in_sandbox: bool, etcd: str | None, quiet: bool, command: Sequence[str]) -> int:
+def up(*, in_sandbox: bool, etcd: str | None, quiet: bool, command: Sequence[str], **gateway: Any) -> int:
     """Run the whole suite on this device, in the foreground.
 
     Ctrl-C stops the services and leaves the data plane: traffic goes on, the next `up` carries on from there, `crossns down`
@@ -34,7 +46,10 @@ def up(*, in_sandbox: bool, etcd: str | None, quiet: bool, command: Sequence[str
     """
     if in_sandbox:
         running.enter_sandbox()
-    environ = dict(os.environ) | ({"CROSSNS_ETCD": etcd} if etcd else {})
+    listen = ",".join(gateway.pop("listen"))
+    given = {"CROSSNS_ETCD": etcd, "CROSSNS_GATEWAY_LISTEN": listen}
+    given |= {f"CROSSNS_GATEWAY_{name.upper()}": file for name, file in gateway.items()}
+    environ = dict(os.environ) | {name: str(value) for name, value in given.items() if value}
     return asyncio.run(running.up(environ, command, quiet=quiet))
 
 
@@ -63,9 +78,11 @@ def enter(table: str, command: Sequence[str]) -> None:
     Examples: crossns exec tenant-a -- ip address; crossns exec dmz -- bash
     """
     name = names.check_id(table.removeprefix("routeTables/"), "TABLE")
-    program = shutil.which(command[0])
+    # Behind the table's name it is an argument to click; people write it all the same.
+    command = command[1:] if command[0] == "--" else command
+    program = shutil.which(command[0]) if command else None
     if program is None:
-        exits.complain(f"there is no program {command[0]!r}")
+        exits.complain(f"there is no program {' '.join(command[:1])!r}")
         raise SystemExit(127)
     if name == names.resource_id(names.DEFAULT_TABLE):
         os.execv(program, list(command))

@@ -6,7 +6,9 @@ from crossns.resource import Draft, Resource
 
 def not_found(name: str) -> errors.NotFound:
     shown = errors.bounded(name)
-    return errors.NotFound("NOT_FOUND", f"{shown} does not exist: list the {names.collection(name)} to see which do", resource=shown)
+    return errors.NotFound(
+        "NOT_FOUND", f"{shown} does not exist: list the {names.collection(name)} to see which do", resource=shown
+    )
 
 
 def contention(name: str) -> errors.Aborted:

@@ -86,7 +86,7 @@ class Keyspace:
         return [*(store.Put(key, b"") for key in sorted(new - old)), *(store.Delete(key) for key in sorted(old - new))]
 
     def taken(self, view: View, after: Draft, name: str) -> list[store.Effect]:
-        """The claims' new values with what `after` needs; AlreadyExists where somebody has it, TakenMeanwhile where any would do."""
+        """The claims' new values with what `after` needs; AlreadyExists where it is had, TakenMeanwhile if any will do."""
         effects: list[store.Effect] = []
         for key in self.claim_keys(after):
             wanted = [claim for claim in after.claims if self.claim_key(claim) == key]

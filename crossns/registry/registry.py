@@ -73,7 +73,9 @@ class Registry:
         def decide(current: Resource | None) -> Resource:
             if current is not None:
                 check.alive(current)
-                raise errors.AlreadyExists("ALREADY_EXISTS", f"{wanted.name} exists already: update it instead", resource=wanted.name)
+                raise errors.AlreadyExists(
+                    "ALREADY_EXISTS", f"{wanted.name} exists already: update it instead", resource=wanted.name
+                )
             return wanted
 
         return await self._write(wanted.name, decide, options)

@@ -136,6 +136,8 @@ class Suite:
                 for line in lines:
                     self._show(name, line.decode(errors="replace"))
         finally:
+            if pending:
+                self._show(name, pending.decode(errors="replace"))
             transport.close()
 
 

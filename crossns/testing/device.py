@@ -5,26 +5,25 @@ Processes can be killed, frozen and looked at by name; the agents tell how often
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-from google.protobuf import json_format
 from grpc import aio
 
 from crossns import errors, names, operation, resource, rpc, settings
 from crossns.agent import Agent
-from crossns.cli import client, running
+from crossns.cli import bundle as cli_bundle
+from crossns.cli import client, document, kinds, running
 from crossns.launcher import Launcher
 from crossns.layout import Layout
 from crossns.v1 import config_pb2, status_pb2
 
 # What a loaded machine may take for what usually takes milliseconds.
 TIMEOUT_S = 20.0
-_FIELDS = {"routeTables": "route_table", "interfaces": "interface", "routes": "route", "vServices": "v_service"}
 
 
 class Device:
@@ -43,9 +42,9 @@ class Device:
 
     # --- resources ---
 
-    async def apply(self, text: str, *, wait: bool = True) -> list[config_pb2.ApplyResponse]:
+    async def apply(self, *documents: str, wait: bool = True) -> list[config_pb2.ApplyResponse]:
         """Apply documents of the file format; raises where one is refused. Waits until all are READY."""
-        bundle = [bundled(document) for document in yaml.safe_load_all(text) if document]
+        bundle = [cli_bundle.wrap(each) for text in documents for each in document.parse(text, "test")]
         answers = []
         api = self.client
         async for answer in api.stream(api.config.Apply, iter([config_pb2.ApplyRequest(resources=bundle)])):
@@ -71,7 +70,8 @@ class Device:
                 if answer.done:
                     missing.pop(answer.name, None)
                 else:
-                    missing[answer.name] = "; ".join(f"{each.type}: {each.reason} {each.message}" for each in answer.conditions)
+                    unmet = [f"{each.type}: {each.reason} {each.message}" for each in answer.conditions]
+                    missing[answer.name] = "; ".join(unmet)
         except errors.DeadlineExceeded as error:
             raise errors.DeadlineExceeded("DEADLINE_EXCEEDED", f"not reached: {missing}") from error
 
@@ -79,23 +79,20 @@ class Device:
         """Delete every resource but `routeTables/default`, and wait until all are gone."""
         gone: list[str] = []
         for collection in ("vServices", "routes", "interfaces", "routeTables"):
-            kind = client.of_name(f"{collection}/x" if collection != "routes" else "routeTables/x/routes/x")
+            kind = kinds.BY_COLLECTION[collection]
             found = [each.name async for each in self.client.list(kind) if each.name != names.DEFAULT_TABLE]
-            for name in sorted(found, key=lambda name: ("macvlan" not in name, name)):
-                await self._delete_patiently(name)
+            await asyncio.gather(*(self._delete_patiently(name) for name in found))
             gone += found
-            if collection == "vServices":
-                await self.wait([config_pb2.WaitTarget(name=name, deleted=True) for name in found])
         await self.wait([config_pb2.WaitTarget(name=name, deleted=True) for name in gone])
 
     async def _delete_patiently(self, name: str) -> None:
+        """What refers to it goes first."""
         async with asyncio.timeout(TIMEOUT_S):
             while True:
                 try:
                     await self.client.delete(name, allow_missing=True)
                     return
                 except errors.FailedPrecondition:
-                    # What refers to it goes first.
                     await asyncio.sleep(0.02)
 
     async def state(self, name: str) -> str:
@@ -136,6 +133,11 @@ class Device:
         return counts
 
 
+def doc(name: str, **spec: Any) -> str:
+    """One document of the file format, as JSON."""
+    return json.dumps({"kind": kinds.of_name(name).name, "name": name, "spec": spec})
+
+
 async def _counters(kind: type[Launcher] | type[Agent], path: Path) -> int:
     """Asked as nobody's leader: a session of its own name ends no service's."""
     session = await kind.connect(path, "observer", operation.Token(0, 0))
@@ -145,14 +147,6 @@ async def _counters(kind: type[Launcher] | type[Agent], path: Path) -> int:
         return counters.writes
     finally:
         await session.close()
-
-
-def bundled(document: Mapping[str, Any]) -> config_pb2.Resource:
-    """One document of the file format as a resource of a bundle."""
-    collection = names.collection(document["name"])
-    fields = {key: value for key, value in document.items() if key != "kind"}
-    message = json_format.ParseDict(fields, resource.MESSAGES[collection]())
-    return config_pb2.Resource(**{_FIELDS[collection]: message})
 
 
 def processes() -> dict[int, str]:

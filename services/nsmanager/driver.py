@@ -28,7 +28,9 @@ log = logging.getLogger(__name__)
 class Device:
     """`on_change` is called with the unit whose world changed, `on_links` when links came or went anywhere."""
 
-    def __init__(self, layout: Layout, token: operation.Token, on_change: Callable[[str], None], on_links: Callable[[], None]) -> None:
+    def __init__(
+        self, layout: Layout, token: operation.Token, on_change: Callable[[str], None], on_links: Callable[[], None]
+    ) -> None:
         self._layout = layout
         self._token = token
         self._on_change = on_change

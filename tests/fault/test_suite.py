@@ -20,7 +20,7 @@ from crossns import names, proc, settings
 from crossns.etcd.client import EtcdStore
 from crossns.supervisor import jail
 from crossns.testing import device as testing_device
-from crossns.testing.device import Device, wait_until
+from crossns.testing.device import Device, doc, wait_until
 from crossns.testing.lab import Cable, Host, Lab
 
 pytestmark = [pytest.mark.fault, pytest.mark.asyncio(loop_scope="module")]
@@ -53,22 +53,21 @@ async def client(device: Device) -> AsyncIterator[Host]:
         server = await lab.host("server", Cable("card-s"), ["10.0.0.5/24"])
         await server.start([*TRAFFIC, "serve", "--listen", "10.0.0.5:8080", "--name", "s"], output=None)
         await device.apply(
-            """
-            {kind: RouteTable, name: routeTables/c}
----
-            {kind: RouteTable, name: routeTables/s}
----
-            {kind: Interface, name: interfaces/c, spec: {routeTable: routeTables/c, physical: {linkName: card-c}, addresses: [203.0.113.1/24]}}
----
-            {kind: Interface, name: interfaces/s, spec: {routeTable: routeTables/s, physical: {linkName: card-s}, addresses: [10.0.0.1/24]}}
----
-            kind: VService
-            name: vServices/web
-            spec:
-              protocol: PROTOCOL_TCP
-              frontends: [{name: f, routeTable: routeTables/c, address: 203.0.113.10, port: 80}]
-              pools: [{name: p, members: [{name: m, routeTable: routeTables/s, address: 10.0.0.5, port: 8080}]}]
-""".replace("            ", "")
+            doc("routeTables/c"),
+            doc("routeTables/s"),
+            doc("interfaces/c", routeTable="routeTables/c", physical={"linkName": "card-c"}, addresses=["203.0.113.1/24"]),
+            doc("interfaces/s", routeTable="routeTables/s", physical={"linkName": "card-s"}, addresses=["10.0.0.1/24"]),
+            doc(
+                "vServices/web",
+                protocol="TCP",
+                frontends=[{"name": "f", "routeTable": "routeTables/c", "address": "203.0.113.10", "port": 80}],
+                pools=[
+                    {
+                        "name": "p",
+                        "members": [{"name": "m", "routeTable": "routeTables/s", "address": "10.0.0.5", "port": 8080}],
+                    }
+                ],
+            ),
         )
         yield host
         await device.delete("vServices/web")
@@ -76,7 +75,19 @@ async def client(device: Device) -> AsyncIterator[Host]:
 
 async def load(host: Host, seconds: float) -> dict[str, Any]:
     """What a client saw that kept 8 connections busy at a steady rate and opened others beside."""
-    argv = ["load", "--target", "203.0.113.10:80", "--connections", "8", "--rate", "400", "--rate-new", "60", "--seconds", str(seconds)]
+    argv = [
+        "load",
+        "--target",
+        "203.0.113.10:80",
+        "--connections",
+        "8",
+        "--rate",
+        "400",
+        "--rate-new",
+        "60",
+        "--seconds",
+        str(seconds),
+    ]
     done = (await host.run([*TRAFFIC, *argv], timeout_s=seconds + 30)).check()
     seen: dict[str, Any] = json.loads(done.stdout)
     return seen
@@ -102,7 +113,9 @@ async def ready(device: Device) -> None:
 
 
 @pytest.mark.parametrize("process", ["gateway", "nsmanager", "proxy", "etcd", "agent-c", "agent-s", "launcher", "zygote"])
-async def test_killed_process_loses_no_request_and_plans_nothing_when_it_is_back(device: Device, client: Host, process: str) -> None:
+async def test_killed_process_loses_no_request_and_plans_nothing_when_it_is_back(
+    device: Device, client: Host, process: str
+) -> None:
     seconds = 6.0
     await ready(device)
     mark = len(device.log)
@@ -135,7 +148,7 @@ async def test_killed_engine_serves_again_within_a_second(device: Device, client
 
 async def test_frozen_nsmanager_that_wakes_up_changes_nothing(device: Device) -> None:
     """SIGSTOP the leader, a second one takes over and works, SIGCONT the first: it does not one operation, and ends."""
-    await device.apply("kind: RouteTable\nname: routeTables/a\n---\n{kind: Interface, name: interfaces/x, spec: {routeTable: routeTables/a, bridge: {}}}")
+    await device.apply(doc("routeTables/a"), doc("interfaces/x", routeTable="routeTables/a", bridge={}))
     stale = device.pid("nsmanager")
     os.kill(stale, signal.SIGSTOP)
     environ = {**os.environ, "PYTHONPATH": str(jail.CODE)}
@@ -143,7 +156,7 @@ async def test_frozen_nsmanager_that_wakes_up_changes_nothing(device: Device) ->
     try:
         # What the stale one will find undone when it wakes: it would delete the bridge that the second one makes anew.
         await wait_until(lambda: _serves(device), timeout_s=40)
-        await device.apply("{kind: Interface, name: interfaces/y, spec: {routeTable: routeTables/a, bridge: {}}}")
+        await device.apply(doc("interfaces/y", routeTable="routeTables/a", bridge={}))
         await device.delete("interfaces/x")
         before = await device.kernel_writes("a", "default")
         mark = len(device.log)
@@ -168,9 +181,9 @@ async def test_deletion_interrupted_anywhere_leaves_nothing_over(device: Device,
     """kill -9 of nsmanager or launcher at any moment of a deletion: when they are back everything goes."""
     for _ in range(count(6, 60)):
         await device.apply(
-            "kind: RouteTable\nname: routeTables/a\n---\n"
-            "{kind: Interface, name: interfaces/x, spec: {routeTable: routeTables/a, bridge: {}, addresses: [10.0.0.1/24]}}\n---\n"
-            "{kind: Route, name: routeTables/a/routes/r, spec: {destination: 0.0.0.0/0, gateways: [{address: 10.0.0.9}]}}"
+            doc("routeTables/a"),
+            doc("interfaces/x", routeTable="routeTables/a", bridge={}, addresses=["10.0.0.1/24"]),
+            doc("routeTables/a/routes/r", destination="0.0.0.0/0", gateways=[{"address": "10.0.0.9"}]),
         )
         victim = dice.choice(["nsmanager", "nsmanager", "launcher", "agent-a"])
         await device.delete("routeTables/a/routes/r", "interfaces/x", wait=False)
@@ -195,7 +208,7 @@ async def _is_nothing_left(device: Device) -> bool:
 async def test_cold_boot_brings_every_table_back_with_its_index(device: Device, count: Count) -> None:
     """State kept, every namespace gone, as after a power cut."""
     number = count(20, 50)
-    await device.apply("\n---\n".join(f"kind: RouteTable\nname: routeTables/t{each}" for each in range(number)))
+    await device.apply(*(doc(f"routeTables/t{each}") for each in range(number)))
     before = {f"t{each}": (await device.client.get(f"routeTables/t{each}")).status for each in range(number)}
     (await proc.run(["umount", *map(str, device.layout.incarnations.glob("t*.*"))])).check()
     (await proc.run(["umount", *(f"/run/netns/t{each}" for each in range(number))])).check()
@@ -207,9 +220,9 @@ async def test_cold_boot_brings_every_table_back_with_its_index(device: Device, 
         status: Any = (await device.client.get(f"routeTables/{table}")).status
         return status.state == before[table].state and status.netns_cookie != before[table].netns_cookie  # type: ignore[union-attr]
 
-    for table in before:
+    for table, old in before.items():
         await wait_until(lambda table=table: is_back(table))
-        assert (await device.client.get(f"routeTables/{table}")).status.index == before[table].index  # type: ignore[union-attr]
+        assert (await device.client.get(f"routeTables/{table}")).status.index == old.index  # type: ignore[union-attr]
 
 
 async def test_idle_device_writes_neither_to_etcd_nor_to_the_kernel(device: Device, client: Host, count: Count) -> None:

@@ -102,6 +102,11 @@ async def test_watch_of_a_store_that_is_behind_or_another_says_so(backend: EtcdS
         await collected(backend.watch("/p/", base, cluster_id=1), 1)
 
 
+def test_watch_begins_at_a_revision_that_the_store_has_so_that_every_etcd_gives_signs_of_life_on_it() -> None:
+    for revision, first in ((5, 5), (0, 1)):
+        assert watch.Start("/p/", revision, 0, with_previous=False).request().create_request.start_revision == first
+
+
 def test_watch_that_the_server_cancels_for_another_reason_is_broken() -> None:
     start = watch.Start("/p/", 5, 0, with_previous=False)
     with pytest.raises(errors.StoreUnavailable, match="permission denied"):
@@ -136,6 +141,34 @@ async def test_quiet_watch_asks_for_a_sign_of_life_and_goes_on(backend: EtcdStor
             await asked.acquire()
     revision = await put(backend, "/p/a")
     assert [change.revision for change in changes(await following)] == [revision]
+
+
+class MuteCall:
+    """A stream that takes everything and says nothing."""
+
+    def __init__(self) -> None:
+        self.requests: list[rpc.WatchRequest] = []
+        self._ended = asyncio.Event()
+
+    async def write(self, request: rpc.WatchRequest) -> None:
+        self.requests.append(request)
+
+    async def read(self) -> None:
+        await self._ended.wait()
+
+    def cancel(self) -> None:
+        self._ended.set()
+
+
+async def test_stream_that_gives_no_sign_of_life_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "QUIET_S", 0.01)
+    monkeypatch.setattr(watch, "ANSWER_S", 0.01)
+    call = MuteCall()
+    stream = watch._Stream(call)
+    with pytest.raises(errors.StoreUnavailable, match="silent"):
+        await asyncio.wait_for(stream.receive(), BOUND_S)
+    assert [request.WhichOneof("request_union") for request in call.requests] == ["progress_request"]
+    await stream.close()
 
 
 async def test_watch_over_a_killed_etcd_resumes_without_loss_or_repetition(member: etcd.Member, backend: EtcdStore) -> None:

@@ -4,18 +4,20 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
 
-from crossns import errors, operation, proc
+from crossns import errors, netns, operation, proc
 from crossns.agent import Agent
 from crossns.launcher import Launcher
 from crossns.layout import Layout
 from crossns.testing.device import wait_until
+from crossns.testing.lab import Lab
 
 LAYOUT = Layout()
 _LAUNCHER = [sys.executable, "-m", "services.nsmanager.launcher"]
@@ -93,7 +95,7 @@ class Tree:
     async def _is_ready(self) -> bool:
         with contextlib.suppress(errors.AgentUnavailable):
             await (await Launcher.connect(LAYOUT.launcher_socket, "probe", token())).close()
-            return True
+            return LAYOUT.agent_socket("default").exists()
         assert self._process
         return self._process.returncode is not None
 
@@ -104,6 +106,12 @@ async def tree() -> AsyncIterator[Tree]:
     await running.start()
     yield running
     await running.close()
+
+
+@pytest.fixture
+async def lab() -> AsyncIterator[Lab]:
+    async with Lab() as lab:
+        yield lab
 
 
 async def ip(*arguments: str) -> str:
@@ -119,3 +127,63 @@ async def refusal(session: Launcher | Agent, wanted: operation.Request) -> error
 
 def inode(path: Path) -> int:
     return os.stat(path).st_ino
+
+
+# --- in one table -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def agent(tree: Tree) -> Agent:
+    """In a fresh namespace of the table `a`."""
+    await tree.create("a")
+    return await tree.agent("a")
+
+
+async def dump(agent: Agent) -> operation.Snapshot:
+    seen = await agent.call(operation.Dump())
+    assert isinstance(seen, operation.Snapshot)
+    return seen
+
+
+async def link(agent: Agent, name: str) -> operation.Link:
+    return next(each for each in (await dump(agent)).links if each.name == name)
+
+
+async def writes(agent: Agent) -> int:
+    counted = await agent.call(operation.Statistics())
+    assert isinstance(counted, operation.Counters)
+    return counted.writes
+
+
+async def bridge(agent: Agent, name: str = "br0") -> None:
+    """A bridge of ours that is up."""
+    await agent.call(operation.CreateLink(name=name, mark=f"interfaces.{name}", kind="bridge"))
+    await agent.call(operation.SetLink(name=name, up=True))
+
+
+async def address(agent: Agent, prefix: str, name: str = "br0", protocol: int = operation.ADDRESS_PROTOCOL) -> None:
+    await agent.call(operation.AddAddress(link=name, prefix=prefix, protocol=protocol))
+
+
+async def card(tree: Tree, table: str, name: str = "card0") -> Agent:
+    """Take a card of `default` into the table as `lan` and up; the table's agent."""
+    move = operation.MoveLink(name=name, table=table, new_name="lan", mark=f"interfaces.{name}")
+    await (await tree.agent("default")).call(move)
+    agent = await tree.agent(table)
+    await agent.call(operation.SetLink(name="lan", up=True))
+    await wait_until(lambda: _has_carrier(agent))
+    return agent
+
+
+async def _has_carrier(agent: Agent) -> bool:
+    return (await link(agent, "lan")).carrier
+
+
+@contextlib.contextmanager
+def socket_in(namespace: Path, family: int, kind: int, protocol: int = 0) -> Iterator[socket.socket]:
+    """A socket in the namespace mounted there."""
+    fd = os.open(namespace, os.O_RDONLY)
+    made = netns.inside(fd, lambda: socket.socket(family, kind, protocol))
+    os.close(fd)
+    with made:
+        yield made

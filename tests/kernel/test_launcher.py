@@ -6,7 +6,7 @@ import random
 import signal
 import struct
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,9 +14,9 @@ import pytest
 from crossns import errors, netns, operation, proc, wire
 from crossns.testing.device import wait_until
 from crossns.testing.lab import Cable, Lab
-from tests.kernel.privileged import LAYOUT, Tree, inode, ip, refusal, token, tree
+from tests.kernel.privileged import LAYOUT, Tree, inode, ip, lab, refusal, token, tree
 
-__all__ = ["tree"]
+__all__ = ["lab", "tree"]
 pytestmark = pytest.mark.kernel
 
 
@@ -277,7 +277,9 @@ async def test_zygote_that_was_killed_costs_no_agent_and_is_replaced(tree: Tree)
     assert (await tree.create("b")).agent_pid
 
 
-async def test_launcher_killed_at_any_moment_leaks_nothing(tree: Tree, dice: random.Random, count: Callable[[int, int], int]) -> None:
+async def test_launcher_killed_at_any_moment_leaks_nothing(
+    tree: Tree, dice: random.Random, count: Callable[[int, int], int]
+) -> None:
     for _ in range(count(12, 200)):
         launcher = await tree.launcher()
         rounds = asyncio.ensure_future(_create_and_destroy(launcher))
@@ -285,8 +287,9 @@ async def test_launcher_killed_at_any_moment_leaks_nothing(tree: Tree, dice: ran
         await tree.end()
         await asyncio.gather(rounds, return_exceptions=True)
         await tree.start()
+        left = await tree.namespaces()
         launcher = await tree.launcher()
-        for table in await tree.namespaces():
+        for table in left:
             await launcher.call(operation.CreateNamespace(table=table))
             await launcher.call(operation.DestroyNamespace(table=table))
         await wait_until(lambda: set(agents()) == {"default"})
@@ -321,12 +324,6 @@ async def test_second_launcher_refuses_to_start(tree: Tree) -> None:
 
 
 # --- down -------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-async def lab() -> AsyncIterator[Lab]:
-    async with Lab() as lab:
-        yield lab
 
 
 @pytest.mark.parametrize("is_dead", [True, False])

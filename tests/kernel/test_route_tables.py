@@ -2,14 +2,14 @@
 
 import asyncio
 import json
-import textwrap
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from crossns import errors, proc
-from crossns.testing.device import Device, wait_until
+from crossns.testing.device import Device, doc, wait_until
 from crossns.testing.lab import Cable, Lab
 
 pytestmark = [pytest.mark.kernel, pytest.mark.asyncio(loop_scope="module")]
@@ -41,15 +41,19 @@ async def routes(table: str) -> set[str]:
     return {each["dst"] for family in ("-4", "-6") for each in await ip(family, "route", "show", "proto", "197", table=table)}
 
 
-def table_with_card(table: str, card: str, *given: str) -> str:
-    return textwrap.dedent(f"""\
-        kind: RouteTable
-        name: routeTables/{table}
-        ---
-        kind: Interface
-        name: interfaces/{table}-lan
-        spec: {{routeTable: routeTables/{table}, linkName: lan, physical: {{linkName: {card}}}, addresses: {json.dumps(list(given))}}}
-        """)
+def table_with_card(table: str, card: str, *given: str) -> tuple[str, str]:
+    lan = doc(
+        f"interfaces/{table}-lan",
+        routeTable=f"routeTables/{table}",
+        linkName="lan",
+        physical={"linkName": card},
+        addresses=given,
+    )
+    return doc(f"routeTables/{table}"), lan
+
+
+def bridge(name: str, **spec: Any) -> str:
+    return doc(f"interfaces/{name}", routeTable="routeTables/a", bridge={}, **spec)
 
 
 async def test_two_tables_hold_the_same_address_port_and_mac_at_once(device: Device, lab: Lab) -> None:
@@ -57,20 +61,17 @@ async def test_two_tables_hold_the_same_address_port_and_mac_at_once(device: Dev
     for table in ("a", "b"):
         cable = Cable(card=f"card-{table}", card_mac=MAC, host_mac="02:00:00:00:00:99")
         await lab.host(table, cable, ["10.0.0.6/24", "2001:db8::6/64"])
-        await device.apply(table_with_card(table, f"card-{table}", "10.0.0.1/24", "2001:db8::1/64"))
+        await device.apply(*table_with_card(table, f"card-{table}", "10.0.0.1/24", "2001:db8::1/64"))
     for table in ("a", "b"):
         found = await link("lan", table)
         assert found is not None
         assert found["address"] == MAC
-    script = "import http.server,sys;http.server.ThreadingHTTPServer(('{host}',8080),type('H',(http.server.BaseHTTPRequestHandler,),{{'do_GET':lambda s:(s.send_response(200),s.end_headers(),s.wfile.write(b'{name}')),'log_message':lambda *a:None}})).serve_forever()"
-    servers = [
-        await proc.start(["ip", "netns", "exec", table, "python3", "-c", script.format(host="10.0.0.1", name=table)])
-        for table in ("a", "b")
-    ]
+    serve = [sys.executable, "-m", "crossns.testing.traffic", "serve", "--listen", "10.0.0.1:8080", "--name"]
+    servers = [await proc.start(["ip", "netns", "exec", table, *serve, table], output=None) for table in ("a", "b")]
     try:
         for name, host in lab.hosts.items():
             ask = ["curl", "-s", "--retry", "20", "--retry-connrefused", "--retry-delay", "0", "http://10.0.0.1:8080/"]
-            assert (await host.run(ask)).check().stdout == name
+            assert json.loads((await host.run(ask)).check().stdout)["backend"] == name
             (await host.run(["ping", "-6", "-c1", "-W2", "2001:db8::1"])).check()
     finally:
         for server in servers:
@@ -81,20 +82,25 @@ async def test_two_tables_hold_the_same_address_port_and_mac_at_once(device: Dev
 @pytest.mark.parametrize(
     ("kind", "spec"),
     [
-        pytest.param("bridge", "bridge: {stp: true}", marks=pytest.mark.needs("bridge"), id="bridge"),
-        pytest.param("macvlan", "macvlan: {parent: interfaces/a-lan, mode: MACVLAN_MODE_PRIVATE}", marks=pytest.mark.needs("macvlan"), id="macvlan"),
-        pytest.param("vxlan", "vxlan: {vni: 42, local: 10.0.0.1, remote: 10.0.0.9}", marks=pytest.mark.needs("vxlan"), id="vxlan"),
-        pytest.param("tun", "tap: {ownerUid: 1000}", marks=pytest.mark.needs("tap"), id="tap"),
-        pytest.param("vlan", "vlan: {parent: interfaces/a-lan, vlanId: 100}", marks=pytest.mark.needs("vlan"), id="vlan"),
-        pytest.param("bond", "bond: {}", marks=pytest.mark.needs("bond"), id="bond"),
-        pytest.param("dummy", "dummy: {}", marks=pytest.mark.needs("dummy"), id="dummy"),
+        pytest.param(kind, {field: given}, marks=pytest.mark.needs(field), id=field)
+        for kind, field, given in (
+            ("bridge", "bridge", {"stp": True}),
+            ("macvlan", "macvlan", {"parent": "interfaces/a-lan", "mode": "PRIVATE"}),
+            ("vxlan", "vxlan", {"vni": 42, "local": "10.0.0.1", "remote": "10.0.0.9"}),
+            ("tun", "tap", {"ownerUid": 1000}),
+            ("vlan", "vlan", {"parent": "interfaces/a-lan", "vlanId": 100}),
+            ("bond", "bond", {}),
+            ("dummy", "dummy", {}),
+        )
     ],
 )
-async def test_every_kind_of_interface_is_made_addressed_and_deleted(device: Device, lab: Lab, kind: str, spec: str) -> None:
+async def test_every_kind_of_interface_is_made_addressed_and_deleted(
+    device: Device, lab: Lab, kind: str, spec: dict[str, Any]
+) -> None:
     await lab.host("h", Cable("card-a"), ["10.0.0.6/24"])
-    await device.apply(table_with_card("a", "card-a", "10.0.0.1/24"))
+    await device.apply(*table_with_card("a", "card-a", "10.0.0.1/24"))
     await device.apply(
-        f"kind: Interface\nname: interfaces/x\nspec: {{routeTable: routeTables/a, linkName: x0, mtu: 1400, addresses: [10.7.0.1/24], {spec}}}"
+        doc("interfaces/x", routeTable="routeTables/a", linkName="x0", mtu=1400, addresses=["10.7.0.1/24"], **spec)
     )
     made = await link("x0", "a")
     assert made is not None
@@ -109,28 +115,19 @@ async def test_every_kind_of_interface_is_made_addressed_and_deleted(device: Dev
 async def test_kind_that_the_kernel_lacks_is_reported_and_others_go_on(device: Device) -> None:
     if (await proc.run(["unshare", "--net", "ip", "link", "add", "probe", "type", "dummy"])).status == 0:
         pytest.skip("this kernel has the kind dummy")
-    await device.apply("kind: RouteTable\nname: routeTables/a")
-    await device.apply("kind: Interface\nname: interfaces/x\nspec: {routeTable: routeTables/a, dummy: {}}", wait=False)
+    await device.apply(doc("routeTables/a"))
+    await device.apply(doc("interfaces/x", routeTable="routeTables/a", dummy={}), wait=False)
     found = await device.wait_until_state("interfaces/x", "ERROR")
     assert found.status.conditions[0].reason == "KIND_UNSUPPORTED"
-    await device.apply("kind: Interface\nname: interfaces/y\nspec: {routeTable: routeTables/a, bridge: {}}")
+    await device.apply(bridge("y"))
 
 
 async def test_macvlan_on_a_parent_of_default_lives_in_its_table(device: Device, lab: Lab) -> None:
     await lab.host("h", Cable("trunk"), ["10.5.0.6/24"])
     await device.apply(
-        textwrap.dedent("""\
-        kind: RouteTable
-        name: routeTables/a
-        ---
-        kind: Interface
-        name: interfaces/trunk
-        spec: {routeTable: routeTables/default, physical: {linkName: trunk}}
-        ---
-        kind: Interface
-        name: interfaces/mv
-        spec: {routeTable: routeTables/a, macvlan: {parent: interfaces/trunk}, addresses: [10.5.0.1/24]}
-        """)
+        doc("routeTables/a"),
+        doc("interfaces/trunk", routeTable="routeTables/default", physical={"linkName": "trunk"}),
+        doc("interfaces/mv", routeTable="routeTables/a", macvlan={"parent": "interfaces/trunk"}, addresses=["10.5.0.1/24"]),
     )
     (await lab.hosts["h"].run(["ping", "-c1", "-W2", "10.5.0.1"])).check()
 
@@ -138,13 +135,11 @@ async def test_macvlan_on_a_parent_of_default_lives_in_its_table(device: Device,
 async def test_bridge_carries_frames_between_its_ports(device: Device, lab: Lab) -> None:
     for number in (1, 2):
         await lab.host(f"h{number}", Cable(f"port{number}"), [f"10.6.0.{number}/24"])
-    ports = "\n---\n".join(
-        f"kind: Interface\nname: interfaces/p{number}\nspec: {{routeTable: routeTables/a, physical: {{linkName: port{number}}}}}"
-        for number in (1, 2)
-    )
     await device.apply(
-        f"kind: RouteTable\nname: routeTables/a\n---\n{ports}\n---\n"
-        "kind: Interface\nname: interfaces/br\nspec: {routeTable: routeTables/a, bridge: {ports: [interfaces/p1, interfaces/p2]}}"
+        doc("routeTables/a"),
+        doc("interfaces/p1", routeTable="routeTables/a", physical={"linkName": "port1"}),
+        doc("interfaces/p2", routeTable="routeTables/a", physical={"linkName": "port2"}),
+        doc("interfaces/br", routeTable="routeTables/a", bridge={"ports": ["interfaces/p1", "interfaces/p2"]}),
     )
     (await lab.hosts["h1"].run(["ping", "-c1", "-W2", "10.6.0.2"])).check()
 
@@ -153,40 +148,18 @@ async def test_routes_of_every_type_stand_in_the_kernel_and_forward(device: Devi
     """A client in one network of a table reaches a server in another one, over a table that forwards; a blackhole drops."""
     await lab.host("client", Cable("card1"), ["10.1.0.6/24"], ["10.1.0.1"])
     await lab.host("server", Cable("card2"), ["10.2.0.6/24", "172.16.5.5/32"], ["10.2.0.1"])
+    one, two = ["10.1.0.1/24", "2001:db8:1::1/64"], ["10.2.0.1/24"]
+    ways = [{"address": "10.1.0.7", "weight": 2}, {"address": "10.2.0.7"}]
+    ways6 = [{"address": "2001:db8:1::7"}, {"address": "2001:db8:1::8"}]
     await device.apply(
-        textwrap.dedent("""\
-        kind: RouteTable
-        name: routeTables/a
-        spec: {forwarding: true}
-        ---
-        kind: Interface
-        name: interfaces/one
-        spec: {routeTable: routeTables/a, physical: {linkName: card1}, addresses: [10.1.0.1/24, "2001:db8:1::1/64"]}
-        ---
-        kind: Interface
-        name: interfaces/two
-        spec: {routeTable: routeTables/a, physical: {linkName: card2}, addresses: [10.2.0.1/24]}
-        ---
-        kind: Route
-        name: routeTables/a/routes/behind
-        spec: {destination: 172.16.5.0/24, gateways: [{address: 10.2.0.6}]}
-        ---
-        kind: Route
-        name: routeTables/a/routes/drop
-        spec: {destination: 172.16.5.7/32, type: ROUTE_TYPE_BLACKHOLE}
-        ---
-        kind: Route
-        name: routeTables/a/routes/ecmp
-        spec: {destination: 0.0.0.0/0, metric: 50, gateways: [{address: 10.1.0.7, weight: 2}, {address: 10.2.0.7}]}
-        ---
-        kind: Route
-        name: routeTables/a/routes/ecmp6
-        spec: {destination: "::/0", gateways: [{address: "2001:db8:1::7"}, {address: "2001:db8:1::8"}]}
-        ---
-        kind: Route
-        name: routeTables/a/routes/no6
-        spec: {destination: "2001:db8:9::/48", type: ROUTE_TYPE_UNREACHABLE, kernelTable: 100}
-        """)
+        doc("routeTables/a", forwarding=True),
+        doc("interfaces/one", routeTable="routeTables/a", physical={"linkName": "card1"}, addresses=one),
+        doc("interfaces/two", routeTable="routeTables/a", physical={"linkName": "card2"}, addresses=two),
+        doc("routeTables/a/routes/behind", destination="172.16.5.0/24", gateways=[{"address": "10.2.0.6"}]),
+        doc("routeTables/a/routes/drop", destination="172.16.5.7/32", type="BLACKHOLE"),
+        doc("routeTables/a/routes/ecmp", destination="0.0.0.0/0", metric=50, gateways=ways),
+        doc("routeTables/a/routes/ecmp6", destination="::/0", gateways=ways6),
+        doc("routeTables/a/routes/no6", destination="2001:db8:9::/48", type="UNREACHABLE", kernelTable=100),
     )
     client = lab.hosts["client"]
     (await client.run(["ping", "-c1", "-W2", "172.16.5.5"])).check()
@@ -198,10 +171,11 @@ async def test_routes_of_every_type_stand_in_the_kernel_and_forward(device: Devi
 
 async def test_changed_addresses_routes_and_state_follow_the_spec(device: Device, lab: Lab) -> None:
     await lab.host("h", Cable("card-a"), ["10.0.0.6/24"])
-    await device.apply(table_with_card("a", "card-a", "10.0.0.1/24", "10.0.1.1/24"))
-    await device.apply("kind: Interface\nname: interfaces/a-lan\nspec: {routeTable: routeTables/a, linkName: wan, mtu: 1300, physical: {linkName: card-a}, addresses: [10.0.1.1/24, 10.0.2.1/24]}")
+    await device.apply(*table_with_card("a", "card-a", "10.0.0.1/24", "10.0.1.1/24"))
+    card: dict[str, Any] = {"routeTable": "routeTables/a", "linkName": "wan", "physical": {"linkName": "card-a"}}
+    await device.apply(doc("interfaces/a-lan", **card, mtu=1300, addresses=["10.0.1.1/24", "10.0.2.1/24"]))
     assert await addresses("wan", "a") == {"10.0.1.1/24", "10.0.2.1/24"}
-    await device.apply("kind: Interface\nname: interfaces/a-lan\nspec: {routeTable: routeTables/a, linkName: wan, enabled: false, physical: {linkName: card-a}}")
+    await device.apply(doc("interfaces/a-lan", **card, enabled=False))
     down = await link("wan", "a")
     assert down is not None
     assert "UP" not in down["flags"]
@@ -209,10 +183,9 @@ async def test_changed_addresses_routes_and_state_follow_the_spec(device: Device
 
 async def test_card_moves_between_tables_with_its_addresses_and_back_to_default(device: Device, lab: Lab) -> None:
     host = await lab.host("h", Cable("card-a", card_mac=MAC), ["10.0.0.6/24"])
-    await device.apply("kind: RouteTable\nname: routeTables/b\n---\n" + table_with_card("a", "card-a", "10.0.0.1/24"))
-    await device.apply(
-        "kind: Interface\nname: interfaces/a-lan\nspec: {routeTable: routeTables/b, linkName: lan, physical: {linkName: card-a}, addresses: [10.0.0.1/24]}"
-    )
+    await device.apply(doc("routeTables/b"), *table_with_card("a", "card-a", "10.0.0.1/24"))
+    lan = {"linkName": "lan", "physical": {"linkName": "card-a"}, "addresses": ["10.0.0.1/24"]}
+    await device.apply(doc("interfaces/a-lan", routeTable="routeTables/b", **lan))
     assert await link("lan", "a") is None
     (await host.run(["ping", "-c1", "-W2", "10.0.0.1"])).check()
     await device.delete("interfaces/a-lan")
@@ -224,14 +197,14 @@ async def test_card_moves_between_tables_with_its_addresses_and_back_to_default(
 async def test_card_is_found_by_its_mac_address(device: Device, lab: Lab) -> None:
     await lab.host("h", Cable("any-name", card_mac=MAC), ["10.0.0.6/24"])
     await device.apply(
-        f"kind: RouteTable\nname: routeTables/a\n---\nkind: Interface\nname: interfaces/lan\n"
-        f'spec: {{routeTable: routeTables/a, physical: {{macAddress: "{MAC}"}}, addresses: [10.0.0.1/24]}}'
+        doc("routeTables/a"),
+        doc("interfaces/lan", routeTable="routeTables/a", physical={"macAddress": MAC}, addresses=["10.0.0.1/24"]),
     )
     assert await link("lan", "a") is not None
 
 
 async def test_card_that_is_plugged_in_later_is_taken_at_once(device: Device, lab: Lab) -> None:
-    await device.apply(table_with_card("a", "late", "10.0.0.1/24"), wait=False)
+    await device.apply(*table_with_card("a", "late", "10.0.0.1/24"), wait=False)
     missing = await device.wait_until_state("interfaces/a-lan", "ERROR")
     assert missing.status.conditions[0].reason == "LINK_MISSING"
     await lab.host("h", Cable("late"), ["10.0.0.6/24"])
@@ -244,9 +217,9 @@ async def test_card_that_is_plugged_in_later_is_taken_at_once(device: Device, la
 async def make_drifting(device: Device, lab: Lab) -> None:
     await lab.host("h", Cable("card-a"), ["10.0.0.6/24"])
     await device.apply(
-        table_with_card("a", "card-a", "10.0.0.1/24")
-        + "---\nkind: Route\nname: routeTables/a/routes/r\nspec: {destination: 0.0.0.0/0, gateways: [{address: 10.0.0.254}]}\n"
-        + "---\nkind: Interface\nname: interfaces/br\nspec: {routeTable: routeTables/a, bridge: {}, addresses: [10.8.0.1/24]}\n"
+        *table_with_card("a", "card-a", "10.0.0.1/24"),
+        doc("routeTables/a/routes/r", destination="0.0.0.0/0", gateways=[{"address": "10.0.0.254"}]),
+        bridge("br", addresses=["10.8.0.1/24"]),
     )
 
 
@@ -330,7 +303,7 @@ async def test_foreign_links_addresses_routes_and_firewalls_survive_everything(d
     await make_drifting(device, lab)
     await plant("a")
     await device.delete("routeTables/a/routes/r", "interfaces/br")
-    await device.apply("kind: Interface\nname: interfaces/z\nspec: {routeTable: routeTables/a, bridge: {}, addresses: [10.3.0.1/24]}")
+    await device.apply(bridge("z", addresses=["10.3.0.1/24"]))
     await do("ip", "-n", "a", "address", "del", "10.0.0.1/24", "dev", "lan")
     await wait_until(lambda: _has("10.0.0.1/24"))
     assert await is_planted("a")
@@ -356,9 +329,9 @@ async def test_foreign_things_survive_deletions_that_were_asked_while_nsmanager_
 
 
 async def test_foreign_link_of_a_wanted_name_is_left_alone_and_reported(device: Device) -> None:
-    await device.apply("kind: RouteTable\nname: routeTables/a")
+    await device.apply(doc("routeTables/a"))
     await do("ip", "-n", "a", "link", "add", "x0", "type", "bridge")
-    await device.apply("kind: Interface\nname: interfaces/x\nspec: {routeTable: routeTables/a, linkName: x0, bridge: {}}", wait=False)
+    await device.apply(bridge("x", linkName="x0"), wait=False)
     found = await device.wait_until_state("interfaces/x", "ERROR")
     assert found.status.conditions[0].reason == "FOREIGN_OBJECT"
     await do("ip", "-n", "a", "link", "del", "x0")
@@ -388,8 +361,7 @@ async def test_table_is_deleted_right_behind_what_is_in_it(device: Device, lab: 
 
 
 async def test_tables_are_made_and_deleted_side_by_side(device: Device) -> None:
-    documents = "\n---\n".join(f"kind: RouteTable\nname: routeTables/t{number}" for number in range(20))
-    await device.apply(documents)
+    await device.apply(*(doc(f"routeTables/t{number}") for number in range(20)))
     cookies = [(await device.client.get(f"routeTables/t{number}")).status.netns_cookie for number in range(20)]  # type: ignore[union-attr]
     assert len(set(cookies)) == 20
     await asyncio.gather(*(device.delete(f"routeTables/t{number}") for number in range(20)))

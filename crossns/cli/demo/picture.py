@@ -75,7 +75,7 @@ def _column(parts: Sequence[_Part], world: World) -> Group:
 def _panel(table: str, parts: Sequence[_Part], world: World) -> Panel:
     lines = [*_links(table, world), *(Text.assemble(_mark(part.state), f" {part.text}") for part in parts if part.table == table)]
     index = next((each["status"]["index"] for each in world.tables if each["name"] == table), "")
-    return Panel(Group(*lines), title=f"[bold]{table}", subtitle=f"[dim]index {index}", box=ROUNDED, width=36)
+    return Panel(Group(*lines), title=f"[bold]{table}", subtitle=f"[dim]index {index}", box=ROUNDED, width=40)
 
 
 def _links(table: str, world: World) -> Iterator[Text]:

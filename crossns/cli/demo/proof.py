@@ -6,6 +6,7 @@ Each check is a command line that was run, what came of it, and whether that is 
 import asyncio
 import json
 from collections.abc import Awaitable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -70,7 +71,7 @@ async def serve(stage: Stage) -> list[Served]:
 async def _ask(stage: Stage, client: Actor, target: str) -> Served:
     options = f"--connections 0 --rate-new {_RATE} --requests {REQUESTS}"
     line = f"host {client.name} traffic load --target {target} {options}"
-    (counts,) = await _json_lines(stage, line)
+    (counts,) = await _json_lines(stage, line, 1)
     return Served(client, target, line, counts["new"]["ok"], counts["new"]["failed"], counts["by_backend"])
 
 
@@ -84,17 +85,19 @@ async def isolate(stage: Stage) -> list[Reached]:
 async def _reach(stage: Stage, place: str, table: str, prefix: str) -> Reached:
     targets = [target for actor in ACTORS for target in (actor.own, f"{actor.own}:{PORT}")]
     line = f"{prefix} traffic reach {' '.join(targets)}"
-    outcomes = await _json_lines(stage, line)
+    outcomes = await _json_lines(stage, line, len(targets))
     pairs = list(zip(ACTORS, outcomes[::2], outcomes[1::2], strict=True))
     answers = {actor.name: icmp["reached"] or tcp["reached"] for actor, icmp, tcp in pairs}
     whys = {actor.name: tcp["why"] for actor, _, tcp in pairs}
     return Reached(place, table, line, answers, whys)
 
 
-async def _json_lines(stage: Stage, line: str) -> list[Any]:
+async def _json_lines(stage: Stage, line: str, number: int) -> list[Any]:
+    """What a program of the lab printed; PermanentError with its words where it failed instead."""
     completed = await stage.run(line)
-    try:
-        return [json.loads(text) for text in completed.stdout.splitlines()]
-    except json.JSONDecodeError as error:
-        words = errors.bounded(completed.stderr or completed.stdout)
-        raise errors.PermanentError("INTERNAL", f"{line}: {words}") from error
+    with suppress(json.JSONDecodeError):
+        told = [json.loads(text) for text in completed.stdout.splitlines()]
+        if len(told) == number:
+            return told
+    words = errors.bounded(completed.stderr or completed.stdout)
+    raise errors.PermanentError("INTERNAL", f"{line}: {words}")

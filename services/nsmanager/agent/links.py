@@ -75,9 +75,7 @@ def create(rtnl: Rtnl, tables: Tables, wanted: operation.CreateLink) -> None:
         if _is_there(place, wanted):
             return
         provisional = f"~{hashlib.sha256(wanted.mark.encode()).hexdigest()[:10]}"
-        leftover = observe.link(rtnl, provisional)
-        if leftover:
-            remove(rtnl, leftover.index)
+        _remove_provisional(rtnl, provisional)
         try:
             _make(rtnl, provisional, wanted)
         except Refused as refused:
@@ -86,6 +84,12 @@ def create(rtnl: Rtnl, tables: Tables, wanted: operation.CreateLink) -> None:
                 raise errors.PermanentError("KIND_UNSUPPORTED", message, kind=wanted.kind) from refused
             raise fault(refused, f"make {wanted.kind} {wanted.name}", link=wanted.name) from refused
         _place(rtnl, required(rtnl, provisional), place, wanted)
+
+
+def _remove_provisional(rtnl: Rtnl, name: str) -> None:
+    leftover = observe.link(rtnl, name)
+    if leftover:
+        remove(rtnl, leftover.index)
 
 
 def _place(rtnl: Rtnl, made: operation.Link, place: Place, wanted: operation.CreateLink) -> None:
@@ -101,6 +105,8 @@ def _place(rtnl: Rtnl, made: operation.Link, place: Place, wanted: operation.Cre
 def _is_there(place: Place, wanted: operation.CreateLink) -> bool:
     """Whether the very link is there already; a link of that name without our mark is FOREIGN_OBJECT."""
     found = observe.link(place.rtnl, wanted.name)
+    if found is None and observe.is_taken(place.rtnl, wanted.name):
+        raise foreign(wanted.name, wanted.table)
     if found is None:
         return False
     if found.mark != wanted.mark:

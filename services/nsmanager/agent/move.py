@@ -18,8 +18,8 @@ def move(rtnl: Rtnl, tables: Tables, wanted: operation.MoveLink) -> None:
             _finish(place, wanted)
             return
         _check_ours(found, tables, wanted)
-        there = observe.link(place.rtnl, wanted.new_name)
-        if there is not None and not (place.is_own and there.index == found.index):
+        # Before anything is done: where the name is taken the kernel moves the link and only then fails to rename it.
+        if not (place.is_own and found.name == wanted.new_name) and observe.is_taken(place.rtnl, wanted.new_name):
             raise links.foreign(wanted.new_name, wanted.table)
         _carry(rtnl, found, place, wanted, is_taken=tables.own == DEFAULT)
         if not wanted.mark:
@@ -39,7 +39,7 @@ def _carry(rtnl: Rtnl, found: operation.Link, place: Place, wanted: operation.Mo
         links.add_names(rtnl, found.index, added)
         links.change(rtnl, found.index, [("IFLA_IFNAME", wanted.new_name), *place.attributes])
     except Refused as refused:
-        # Some of them may not have been put on.
+        # Some of them may not have been put on. A link that did move keeps them: they say whose it is.
         left = observe.link(rtnl, wanted.name)
         links.drop_names(rtnl, found.index, [name for name in added if left and name in links.own_names(left)])
         refusal = fault(refused, f"move {wanted.name} to {wanted.table} as {wanted.new_name}", link=wanted.name)

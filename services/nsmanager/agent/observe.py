@@ -49,9 +49,7 @@ def sysctl_path(name: str) -> Path:
 
 
 def links(rtnl: Rtnl) -> list[operation.Link]:
-    request = ifinfmsg()
-    request["attrs"] = [("IFLA_EXT_MASK", _RTEXT_FILTER_SKIP_STATS)]
-    found = rtnl.dump(RTM_GETLINK, request)
+    found = _dumped_links(rtnl)
     by_index = {message["index"]: message.get_attr("IFLA_IFNAME") for message in found}
     return [_link(message, by_index) for message in found]
 
@@ -61,9 +59,24 @@ def link(rtnl: Rtnl, name: str) -> operation.Link | None:
     return next((found for found in links(rtnl) if found.name == name), None)
 
 
-def _link(message: nlmsg, by_index: dict[int, str]) -> operation.Link:
+def is_taken(rtnl: Rtnl, name: str) -> bool:
+    """Whether a link has that name or altname: the kernel takes neither twice."""
+    return any(name in {message.get_attr("IFLA_IFNAME"), *_altnames(message)} for message in _dumped_links(rtnl))
+
+
+def _dumped_links(rtnl: Rtnl) -> list[nlmsg]:
+    request = ifinfmsg()
+    request["attrs"] = [("IFLA_EXT_MASK", _RTEXT_FILTER_SKIP_STATS)]
+    return rtnl.dump(RTM_GETLINK, request)
+
+
+def _altnames(message: nlmsg) -> list[str]:
     properties = message.get_attr("IFLA_PROP_LIST")
-    altnames = properties.get_attrs("IFLA_ALT_IFNAME") if properties else []
+    return properties.get_attrs("IFLA_ALT_IFNAME") if properties else []
+
+
+def _link(message: nlmsg, by_index: dict[int, str]) -> operation.Link:
+    altnames = _altnames(message)
     was = next((name for name in altnames if name.startswith(operation.WAS_PREFIX)), "")
     information = message.get_attr("IFLA_LINKINFO")
     kernel_kind = (information.get_attr("IFLA_INFO_KIND") if information else None) or ""
@@ -111,6 +124,8 @@ def _address(message: nlmsg, by_index: dict[int, str]) -> operation.Address:
 def routes(rtnl: Rtnl, by_index: dict[int, str]) -> list[operation.Route]:
     """Those with our mark: the kernel filters, however many others there are."""
     request = rtmsg()
+    # Left out, pyroute2 says AF_INET.
+    request["family"] = socket.AF_UNSPEC
     request["proto"] = operation.ROUTE_PROTOCOL
     found = [message for message in rtnl.dump(RTM_GETROUTE, request) if _is_ours(message)]
     return [_route(message, by_index) for message in found]

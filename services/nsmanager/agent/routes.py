@@ -18,7 +18,8 @@ from services.nsmanager.agent.rtnl import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLAC
 # linux/rtnetlink.h
 _RTN = {"unicast": 1, "blackhole": 6, "unreachable": 7, "prohibit": 8}
 _RT_TABLE_COMPAT = 252
-_RT_SCOPE_UNIVERSE, _RT_SCOPE_LINK = 0, 253
+# NOWHERE stands for any in a deletion.
+_RT_SCOPE_UNIVERSE, _RT_SCOPE_LINK, _RT_SCOPE_NOWHERE = 0, 253, 255
 _UNREACHABLE = {errno.ENETUNREACH, errno.EHOSTUNREACH}
 
 # What the kernel makes of an IPv6 route without a metric (IP6_RT_PRIO_USER).
@@ -55,9 +56,11 @@ def remove(rtnl: Rtnl, wanted: operation.RemoveRoute) -> None:
         metric=wanted.route.metric,
         kind=wanted.route.kind,
     )
+    request = _request(bare, by_name)
+    request["scope"] = _RT_SCOPE_NOWHERE
     try:
         # The kernel deletes only what has the request's protocol.
-        rtnl.change(RTM_DELROUTE, _request(bare, by_name))
+        rtnl.change(RTM_DELROUTE, request)
     except Refused as refused:
         if refused.code != errno.ESRCH:
             raise fault(refused, f"remove the route {bare.destination}", destination=bare.destination) from refused

@@ -64,6 +64,8 @@ def _be_agent(fork: agents.Fork, launcher: socket.socket, layout: Layout, tables
         listener = _settle(fork, launcher, layout, zygote)
         server.run(listener, layout, tables)
         status = 0
+    except SystemExit as reason:
+        _log.info("no agent of %s is needed here: %s", fork.table, reason)
     except BaseException:  # noqa: BLE001 - logged, and the process ends
         _log.exception("the agent of %s ended", fork.table)
     finally:
@@ -84,7 +86,9 @@ def _settle(fork: agents.Fork, launcher: socket.socket, layout: Layout, zygote: 
     privilege.set_name(f"agent-{fork.table}")
     listener = session.listen(layout.agent_socket(fork.table), mode=0o660, gid=layout.uid("nsmanager"))
     privilege.drop()
-    launcher.send(msgspec.json.encode(agents.Ready(fork.table, fork.cookie)))
+    # A launcher that died a moment ago finds the agent by its record when it is back.
+    with contextlib.suppress(OSError):
+        launcher.send(msgspec.json.encode(agents.Ready(fork.table, fork.cookie)))
     launcher.close()
     return listener
 

@@ -63,8 +63,11 @@ def interface(message: interface_pb2.Interface) -> Link:
     names.check(spec.route_table, "routeTables", "spec.route_table")
     kind = spec.WhichOneof("kind")
     if kind is None:
-        raise errors.InvalidSpec("spec.kind", "is required: set one of physical, bridge, macvlan, vlan, vxlan, bond, dummy, tap",
-                                 reason="REQUIRED_FIELD")
+        raise errors.InvalidSpec(
+            "spec.kind",
+            "is required: set one of physical, bridge, macvlan, vlan, vxlan, bond, dummy, tap",
+            reason="REQUIRED_FIELD",
+        )
     if spec.mtu:
         _check_range("spec.mtu", spec.mtu, MTU_MIN, MTU_MAX)
     if len(spec.addresses) > ADDRESSES_MAX:
@@ -134,10 +137,14 @@ def _link_name(message: interface_pb2.Interface, kind: str) -> str:
 
 def check_link_name(field: str, name: str) -> str:
     if len(name) > LINK_NAME_MAX:
-        raise errors.InvalidSpec(field, f"{errors.bounded(repr(name))} has more than {LINK_NAME_MAX} characters: choose a shorter one")
+        raise errors.InvalidSpec(
+            field, f"{errors.bounded(repr(name))} has more than {LINK_NAME_MAX} characters: choose a shorter one"
+        )
     if not _LINK_NAME.fullmatch(name) or name in ("lo", "all", "default"):
         raise errors.InvalidSpec(
-            field, f"{name!r} is not a link name: use letters, digits, `_`, `.` and `-`, not beginning with `.` or `-`, and not lo, all or default"
+            field,
+            f"{name!r} is not a link name: use letters, digits, `_`, `.` and `-`, beginning with none of the last two, "
+            "and not lo, all or default",
         )
     return name
 
@@ -249,9 +256,13 @@ def _prefixed(field: str, text: str) -> str:
     try:
         value = ipaddress.ip_interface(text)
     except ValueError:
-        raise errors.InvalidSpec(field, f"{errors.bounded(repr(text))} is not an address with prefix length, such as 10.0.0.1/24") from None
+        raise errors.InvalidSpec(
+            field, f"{errors.bounded(repr(text))} is not an address with prefix length, such as 10.0.0.1/24"
+        ) from None
     if "/" not in text:
-        raise errors.InvalidSpec(field, f"{text!r} lacks the prefix length: write {text}/{24 if value.version == 4 else 64} or what fits")
+        raise errors.InvalidSpec(
+            field, f"{text!r} lacks the prefix length: write {text}/{24 if value.version == 4 else 64} or what fits"
+        )
     if not _is_usable(value.ip) or "%" in text:
         raise errors.InvalidSpec(field, f"{text!r} cannot be given to a link: it is unspecified, loopback, multicast or scoped")
     return str(value)
@@ -261,7 +272,9 @@ def _address(field: str, text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Add
     try:
         value = ipaddress.ip_address(text)
     except ValueError:
-        raise errors.InvalidSpec(field, f"{errors.bounded(repr(text))} is not an IP address, such as 10.0.0.1 or 2001:db8::1") from None
+        raise errors.InvalidSpec(
+            field, f"{errors.bounded(repr(text))} is not an IP address, such as 10.0.0.1 or 2001:db8::1"
+        ) from None
     if value.is_unspecified or (isinstance(value, ipaddress.IPv6Address) and value.scope_id):
         raise errors.InvalidSpec(field, f"{text!r} does not name one host")
     return value

@@ -24,7 +24,9 @@ def removed(desired: Desired, observed: Observed) -> tuple[At, ...]:
 
 
 def added(desired: Desired, observed: Observed) -> tuple[At, ...]:
-    present = {(address.link, address.prefix) for address in (observed.snapshot.addresses if observed.snapshot is not None else ())}
+    present = {
+        (address.link, address.prefix) for address in (observed.snapshot.addresses if observed.snapshot is not None else ())
+    }
     return tuple(
         At(resource, desired.id, operation.AddAddress(link=link, prefix=prefix, protocol=protocol))
         for (link, prefix, protocol), resource in _wanted(desired, observed).items()

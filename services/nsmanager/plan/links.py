@@ -49,7 +49,9 @@ def card(link: Link, observed: Observed) -> tuple[str, operation.Link] | None:
 
 def is_known(link: Link, seen: operation.Link) -> bool:
     """Whether a virtual link that carries the mark is as the spec says, so that it need not be made anew."""
-    return seen.kind == link.kind and all(seen.attributes.get(key) == value for key, value in link.attributes.items() if key not in _MUTABLE)
+    return seen.kind == link.kind and all(
+        seen.attributes.get(key) == value for key, value in link.attributes.items() if key not in _MUTABLE
+    )
 
 
 # Attributes that can be changed on a living link.
@@ -133,7 +135,11 @@ def _settings(link: Link, seen: operation.Link | None, name: str, table: str) ->
     new_name = link.name if name != link.name else None
     mtu = link.mtu if link.mtu and (seen is None or seen.mtu != link.mtu) else None
     up = link.up if seen is None or seen.up != link.up else None
-    attributes = {key: value for key, value in link.attributes.items() if seen is not None and key in _MUTABLE and seen.attributes.get(key) != value}
+    attributes = {
+        key: value
+        for key, value in link.attributes.items()
+        if seen is not None and key in _MUTABLE and seen.attributes.get(key) != value
+    }
     if new_name is not None or mtu is not None or attributes or up or (up is not None and seen is not None):
         yield At(link.resource, table, operation.SetLink(name=name, new_name=new_name, mtu=mtu, up=up, attributes=attributes))
 

@@ -22,7 +22,11 @@ def plan(desired: Desired, observed: Observed) -> tuple[At | Privileged, ...]:
             return ()
         return (*links.evacuated(desired, observed), Privileged(resource, operation.DestroyNamespace(table=desired.id)))
     if observed.namespace is None:
-        return (Privileged(resource, operation.CreateNamespace(table=desired.id)), *links.plan(desired, observed), *_contents(desired, observed))
+        return (
+            Privileged(resource, operation.CreateNamespace(table=desired.id)),
+            *links.plan(desired, observed),
+            *_contents(desired, observed),
+        )
     attach = () if observed.namespace.attached or observed.namespace.occupied else (operation.AttachNamespace(table=desired.id),)
     return (
         *(Privileged(resource, each) for each in attach),

@@ -18,7 +18,9 @@ SERVICE = "nsmanager"
 Failures = Mapping[str, errors.CrossnsError]
 
 
-def report(desired: Desired, observed: Observed, failures: Failures, previous: Mapping[str, Status]) -> Mapping[str, Status | None]:
+def report(
+    desired: Desired, observed: Observed, failures: Failures, previous: Mapping[str, Status]
+) -> Mapping[str, Status | None]:
     result: dict[str, Status | None] = {}
     if desired.table is not None:
         result[desired.table.resource] = _table(desired, observed, failures)

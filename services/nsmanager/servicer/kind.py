@@ -55,8 +55,12 @@ def _route(message: Resource) -> Draft:
     assert isinstance(message, route_pb2.Route)  # noqa: S101 - by its kind
     route = model.route(message)
     key = f"{route.table}/{route.kernel_table}/{route.metric}/{route.destination}"
-    taken = f"spec.destination: {{owner}} routes {route.destination} with this metric already: change it, or choose another metric"
-    hops = [Reference(hop.interface, f"spec.gateways[{index}].interface") for index, hop in enumerate(route.hops) if hop.interface]
+    taken = (
+        f"spec.destination: {{owner}} routes {route.destination} with this metric already: change it, or choose another metric"
+    )
+    hops = [
+        Reference(hop.interface, f"spec.gateways[{index}].interface") for index, hop in enumerate(route.hops) if hop.interface
+    ]
     return Draft((Claim("route", key, "ALREADY_EXISTS", taken),), (Reference(f"routeTables/{route.table}", "parent"), *hops))
 
 
@@ -97,8 +101,8 @@ async def _check_gateways(registry: Registry, wanted: Resource, _current: Resour
         if not any(gateway in prefix for prefix in prefixes):
             known = ", ".join(sorted(map(str, prefixes))) or "none"
             message = (
-                f"{gateway} cannot be reached in routeTables/{route.table}: no interface there has a prefix that holds it (there are: "
-                f"{known}); give an interface such an address, or name the interface in the gateway"
+                f"{gateway} cannot be reached in routeTables/{route.table}: no interface there has a prefix that holds it "
+                f"(there are: {known}); give an interface such an address, or name the interface in the gateway"
             )
             raise errors.FailedPrecondition("GATEWAY_UNREACHABLE", message, gateway=gateway, prefixes=known, resource=wanted.name)
     return wanted

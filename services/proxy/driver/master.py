@@ -1,7 +1,7 @@
 """Asks HAProxy's master process: which worker runs, whether the last reload failed, what the worker has.
 
-Called by `device`. One connection per command, closed by HAProxy behind the answer (management guide, 9.4 and 9.5). While the
-master replaces itself in a reload nobody answers for a moment; who must know tries again.
+Called by `device`. One connection per command (management guide, 9.4 and 9.5). While the master replaces itself in a reload
+nobody answers for a moment; who must know tries again.
 """
 
 import asyncio
@@ -52,6 +52,8 @@ class Master:
                 reader, writer = await asyncio.open_unix_connection(self._path)
                 try:
                     writer.write(f"{command}\n".encode())
+                    # One command only: the master closes behind its answer.
+                    writer.write_eof()
                     return await _read(reader)
                 finally:
                     writer.close()

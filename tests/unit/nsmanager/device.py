@@ -7,6 +7,7 @@ import ipaddress
 from dataclasses import dataclass, field
 
 import msgspec
+
 from crossns import operation as op
 from services.nsmanager.plan import At, Observed, Privileged
 
@@ -73,7 +74,9 @@ class Device:
         if o.parent and o.parent not in space.links:
             raise Refused(f"no parent {o.parent}")
         self._check_free(target, o.name)
-        target.links[o.name] = op.Link(index=self._next(), name=o.name, kind=o.kind, mark=o.mark, mtu=1500, attributes=o.attributes)
+        target.links[o.name] = op.Link(
+            index=self._next(), name=o.name, kind=o.kind, mark=o.mark, mtu=1500, attributes=o.attributes
+        )
 
     def DeleteLink(self, space: Space, o: op.DeleteLink) -> None:
         if o.name in space.links:
@@ -118,7 +121,9 @@ class Device:
             space.addresses.append(op.Address(link=o.link, prefix=o.prefix, protocol=o.protocol))
 
     def RemoveAddress(self, space: Space, o: op.RemoveAddress) -> None:
-        space.addresses = [each for each in space.addresses if (each.link, each.prefix, each.protocol) != (o.link, o.prefix, o.protocol)]
+        space.addresses = [
+            each for each in space.addresses if (each.link, each.prefix, each.protocol) != (o.link, o.prefix, o.protocol)
+        ]
 
     def PutRoute(self, space: Space, o: op.PutRoute) -> None:
         hops = tuple(self._hop(space, hop) for hop in o.route.next_hops)
@@ -162,5 +167,3 @@ class Device:
     def _next(self) -> int:
         self.counter += 1
         return self.counter
-
-

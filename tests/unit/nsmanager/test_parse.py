@@ -1,9 +1,10 @@
 """Every rule of an interface's, a route's and a route table's spec refuses with the field's path and what to do."""
 
 import pytest
+from google.protobuf import json_format
+
 from crossns import errors
 from crossns.v1 import interface_pb2, route_pb2, route_table_pb2
-from google.protobuf import json_format
 from services.nsmanager import model
 
 BRIDGE = {"routeTable": "routeTables/a", "bridge": {}}
@@ -39,10 +40,18 @@ def route(spec: dict[str, object]) -> route_pb2.Route:
         ({"routeTable": "routeTables/a", "physical": {}}, "spec.physical", "REQUIRED_FIELD"),
         ({"routeTable": "routeTables/a", "physical": {"linkName": "e", "macAddress": "aa"}}, "spec.physical", "REQUIRED_FIELD"),
         ({"routeTable": "routeTables/a", "physical": {"macAddress": "aa"}}, "spec.physical.mac_address", "INVALID_FIELD"),
-        ({"routeTable": "routeTables/a", "vlan": {"parent": "interfaces/p", "vlanId": 4095}}, "spec.vlan.vlan_id", "INVALID_FIELD"),
+        (
+            {"routeTable": "routeTables/a", "vlan": {"parent": "interfaces/p", "vlanId": 4095}},
+            "spec.vlan.vlan_id",
+            "INVALID_FIELD",
+        ),
         ({"routeTable": "routeTables/a", "macvlan": {}}, "spec.macvlan.parent", "REQUIRED_FIELD"),
         ({"routeTable": "routeTables/a", "vxlan": {}}, "spec.vxlan.vni", "INVALID_FIELD"),
-        ({"routeTable": "routeTables/a", "vxlan": {"vni": 1, "local": "10.0.0.1", "remote": "::2"}}, "spec.vxlan.remote", "INVALID_FIELD"),
+        (
+            {"routeTable": "routeTables/a", "vxlan": {"vni": 1, "local": "10.0.0.1", "remote": "::2"}},
+            "spec.vxlan.remote",
+            "INVALID_FIELD",
+        ),
         ({"routeTable": "routeTables/a", "tap": {"ownerUid": -1}}, "spec.tap.owner_uid", "INVALID_FIELD"),
     ],
 )
@@ -76,8 +85,16 @@ def test_interface_is_up_unless_it_is_said_otherwise() -> None:
         ({"destination": "10.0.0.0/24", "gateways": [{"address": "::1"}]}, "spec.gateways[0].address", "INVALID_FIELD"),
         ({"destination": "10.0.0.0/24", "gateways": [{"address": "x"}]}, "spec.gateways[0].address", "INVALID_FIELD"),
         ({"destination": "10.0.0.0/24", "gateways": [{"interface": "x"}]}, "spec.gateways[0].interface", "INVALID_NAME"),
-        ({"destination": "10.0.0.0/24", "gateways": [{"address": "10.9.0.1", "weight": 257}]}, "spec.gateways[0].weight", "INVALID_FIELD"),
-        ({"destination": "::/0", "type": "ROUTE_TYPE_PROHIBIT", "gateways": [{"address": "::1"}]}, "spec.gateways", "INVALID_FIELD"),
+        (
+            {"destination": "10.0.0.0/24", "gateways": [{"address": "10.9.0.1", "weight": 257}]},
+            "spec.gateways[0].weight",
+            "INVALID_FIELD",
+        ),
+        (
+            {"destination": "::/0", "type": "ROUTE_TYPE_PROHIBIT", "gateways": [{"address": "::1"}]},
+            "spec.gateways",
+            "INVALID_FIELD",
+        ),
     ],
 )
 def test_route_that_breaks_a_rule_is_refused_with_its_field(spec: dict[str, object], field: str, reason: str) -> None:

@@ -4,13 +4,13 @@ import itertools
 
 import msgspec
 import pytest
-from crossns import errors, names, operation, resource, store
-from crossns.v1 import route_table_pb2, status_pb2
 from google.protobuf import json_format
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from services.nsmanager import model, plan
 
+from crossns import errors, names, operation, resource, store
+from crossns.v1 import route_table_pb2, status_pb2
+from services.nsmanager import model, plan
 from tests.unit.nsmanager.device import Device, Refused
 
 KEYS = names.Keys("local", "nsmanager")
@@ -180,7 +180,10 @@ def test_vip_goes_on_the_link_whose_prefix_holds_it_and_else_on_lo(bench: Bench)
 def test_vip_that_two_vservices_use_goes_with_the_last(bench: Bench) -> None:
     bench.put("interfaces/lan", LAN)
     bench.put("vServices/web", WEB)
-    bench.put("vServices/other", {**WEB, "frontends": [{"name": "g", "routeTable": "routeTables/a", "address": "10.0.0.80", "port": 81}]})
+    bench.put(
+        "vServices/other",
+        {**WEB, "frontends": [{"name": "g", "routeTable": "routeTables/a", "address": "10.0.0.80", "port": 81}]},
+    )
     bench.settle("a", "default")
     bench.put("vServices/web", WEB, deleting=True)
     bench.settle("a")
@@ -270,9 +273,7 @@ addresses = st.lists(st.sampled_from(["10.0.0.1/24", "10.0.1.1/24", "2001:db8::1
 
 
 def _interface(kind: Spec) -> st.SearchStrategy[Spec]:
-    return st.builds(
-        lambda table, given: {"routeTable": f"routeTables/{table}", "addresses": given, **kind}, tables, addresses
-    )
+    return st.builds(lambda table, given: {"routeTable": f"routeTables/{table}", "addresses": given, **kind}, tables, addresses)
 
 
 interfaces = st.fixed_dictionaries(
@@ -284,14 +285,18 @@ interfaces = st.fixed_dictionaries(
         "interfaces/mv": _interface({"macvlan": {"parent": "interfaces/lan"}}),
     }
 )
-wishes = st.builds(lambda found, kept: {name: found[name] for name in found if name in kept}, interfaces, st.sets(
-    st.sampled_from(["interfaces/lan", "interfaces/wan", "interfaces/br", "interfaces/vx", "interfaces/mv"])
-))
+wishes = st.builds(
+    lambda found, kept: {name: found[name] for name in found if name in kept},
+    interfaces,
+    st.sets(st.sampled_from(["interfaces/lan", "interfaces/wan", "interfaces/br", "interfaces/vx", "interfaces/mv"])),
+)
 
 
 @settings(max_examples=100, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink])
 @given(st.lists(st.tuples(wishes, st.integers(0, 8), tables), min_size=1, max_size=5))
-def test_any_sequence_of_wishes_cut_anywhere_comes_to_rest_with_no_card_lost(steps: list[tuple[dict[str, Spec], int, str]]) -> None:
+def test_any_sequence_of_wishes_cut_anywhere_comes_to_rest_with_no_card_lost(
+    steps: list[tuple[dict[str, Spec], int, str]],
+) -> None:
     bench = Bench()
     bench.device.card("eth1", "02:00:00:00:00:01")
     bench.device.card("eth2", "02:00:00:00:00:02")
@@ -329,5 +334,3 @@ def test_applying_a_plan_twice_is_harmless(wish: dict[str, Spec]) -> None:
     before = {name: (dict(space.links), list(space.addresses)) for name, space in bench.device.spaces.items()}
     bench.settle(*TABLES)
     assert {name: (dict(space.links), list(space.addresses)) for name, space in bench.device.spaces.items()} == before
-
-

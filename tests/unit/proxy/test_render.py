@@ -13,7 +13,7 @@ from google.protobuf import json_format
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crossns import errors
+from crossns import errors, names
 from crossns.v1 import v_service_pb2
 from services.nsmanager.launcher import directive
 from services.proxy import model, render
@@ -219,17 +219,19 @@ def test_what_the_model_takes_the_renderer_takes_too(data: st.DataObject) -> Non
     ids = st.from_regex(r"\A[a-z]([a-z0-9-]{0,61}[a-z0-9])?\Z")
     message = v_service_pb2.VService(name=f"vServices/{data.draw(ids)}")
     message.spec.protocol = v_service_pb2.PROTOCOL_TCP
+    frontend = message.spec.frontends.add()
     pool = message.spec.pools.add(name=data.draw(ids))
-    parts = [message.spec.frontends.add(), pool.members.add()]
-    for part in parts:
-        part.name, part.route_table = data.draw(ids), f"routeTables/{data.draw(ids)}"
-        part.address, part.port = str(data.draw(st.ip_addresses())), data.draw(st.integers(1, 65_535))
+    member = pool.members.add()
+    frontend.name, frontend.route_table = data.draw(ids), f"routeTables/{data.draw(ids)}"
+    member.name, member.route_table = data.draw(ids), f"routeTables/{data.draw(ids)}"
+    frontend.address, frontend.port = str(data.draw(st.ip_addresses())), data.draw(st.integers(1, 65_535))
+    member.address, member.port = str(data.draw(st.ip_addresses())), data.draw(st.integers(1, 65_535))
     try:
         vservice = model.v_service(message)
     except errors.InvalidSpec:
         return
-    cookies = st.integers(1, 2**64 - 1)
-    tables = {part.route_table: f"{part.route_table.split('/')[1]}.{data.draw(cookies)}" for part in parts}
+    named = {frontend.route_table, member.route_table}
+    tables = {table: f"{names.resource_id(table)}.{data.draw(st.integers(1, 2**64 - 1))}" for table in sorted(named)}
     text = render.render([vservice], tables, (), sample.LIMITS)
     assert [line for line in body(text) if not LINE.fullmatch(line)] == []
     directive.check(text, sample.LIMITS.stats_socket.parent)

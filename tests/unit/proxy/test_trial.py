@@ -21,7 +21,7 @@ BINDING = (
 )
 PARSING = (
     "haproxy refused the configuration: [ALERT]    (759) : config : Cannot open namespace 'dmz.11'. [ALERT]    (759) : config : "
-    f"parsing [/run/crossns/engines/haproxy.candidate:{BIND}] : 'bind ipv4@203.0.113.10:81' in section 'frontend' : error encountered"
+    f"parsing [/run/crossns/engines/haproxy.candidate:{BIND}] : 'bind ipv4@203.0.113.10:81' in section 'frontend' : error"
 )
 DIRECTIVE = f"line {SERVER} of the configuration may not run: only IP addresses are listened on and connected to"
 

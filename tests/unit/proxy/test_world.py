@@ -17,8 +17,8 @@ def stored(message: v_service_pb2.VService) -> store.Change:
     return changed(KEYS.desired(message.name), message.SerializeToString())
 
 
-def table(name: str, cookie: int, **fields: int) -> store.Change:
-    status = route_table_pb2.RouteTableStatus(netns_cookie=cookie, **fields)
+def table(name: str, cookie: int, agent_restarts: int = 0) -> store.Change:
+    status = route_table_pb2.RouteTableStatus(netns_cookie=cookie, agent_restarts=agent_restarts)
     return changed(NSMANAGER.status(f"routeTables/{name}"), status.SerializeToString())
 
 

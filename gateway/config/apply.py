@@ -1,0 +1,94 @@
+"""Makes a plan real by the owners' standard methods: level by level, several of a level at a time, no further than a failure.
+
+Called by `Config.Apply`. What was done stays done; the same bundle again goes on where this one stopped.
+"""
+
+import asyncio
+import uuid
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+
+from crossns import errors, telemetry
+from crossns.rpc import status
+from crossns.v1 import config_pb2
+from gateway.bundle import Plan, Step
+from gateway.config.wait import Waiting
+from gateway.owner import Owners
+
+# Most of a write's time is etcd's disk, which takes several at once.
+CONCURRENCY = 8
+
+
+class Application:
+    """One bundle being applied. `request_id` "" makes each call one of its own."""
+
+    def __init__(self, owners: Owners, waiting: Waiting, request_id: str) -> None:
+        self._owners = owners
+        self._waiting = waiting
+        self._request_id = request_id
+        self._failed = False
+        # A stream's own span ends with its first answer; what comes later belongs to the same trace.
+        self._trace = telemetry.traceparent()
+
+    async def run(self, plan: Plan) -> AsyncGenerator[config_pb2.ApplyResponse, None]:
+        """An answer per resource, as each is done. After a failure what has begun is ended, and the rest not tried."""
+        for level in plan.changes:
+            async for response in self._run_level(level):
+                yield response
+        for level in plan.deletions:
+            async for response in self._run_level(level):
+                yield response
+            if not self._failed and level is not plan.deletions[-1]:
+                await self._wait_until_gone(level)
+
+    async def _run_level(self, steps: Sequence[Step]) -> AsyncGenerator[config_pb2.ApplyResponse, None]:
+        slots = asyncio.Semaphore(CONCURRENCY)
+        tasks = [asyncio.create_task(self._run_step(step, slots)) for step in steps]
+        try:
+            for done in asyncio.as_completed(tasks):
+                response = await done
+                if response is not None:
+                    yield response
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _run_step(self, step: Step, slots: asyncio.Semaphore) -> config_pb2.ApplyResponse | None:
+        async with slots:
+            if self._failed:
+                return None
+            response = planned(step)
+            try:
+                with telemetry.span(f"apply {step.name}", parent=self._trace, resource=step.name):
+                    response.generation = await self._do(step)
+            except errors.CrossnsError as error:
+                self._failed = True
+                response.error.CopyFrom(status.of(error))
+            return response
+
+    async def _do(self, step: Step) -> int:
+        """The generation that is stored afterwards; 0 for none."""
+        if step.wanted is None:
+            await self._owners.delete(step.name, step.etag, self._own_id(step))
+            return 0
+        if step.action == config_pb2.ACTION_CREATE:
+            return (await self._owners.create(step.wanted, self._own_id(step))).generation
+        if step.action == config_pb2.ACTION_UPDATE:
+            return (await self._owners.update(step.wanted, step.etag, self._own_id(step))).generation
+        return step.generation
+
+    def _own_id(self, step: Step) -> str:
+        """The same for the same resource of the same bundle (AIP-155)."""
+        return str(uuid.uuid5(uuid.UUID(self._request_id), step.name)) if self._request_id else ""
+
+    async def _wait_until_gone(self, level: Sequence[Step]) -> None:
+        targets = [config_pb2.WaitTarget(name=step.name, deleted=True) for step in level]
+        async with aclosing(self._waiting.follow(targets)) as answers:
+            async for _ in answers:
+                pass
+
+
+def planned(step: Step) -> config_pb2.ApplyResponse:
+    """What would be done."""
+    return config_pb2.ApplyResponse(name=step.name, action=step.action, changed_fields=step.changed_fields)

@@ -1,0 +1,323 @@
+"""The command line against the whole suite, as a person or a script uses it."""
+
+import contextlib
+import json
+import os
+import re
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.e2e
+
+ROOT = Path(__file__).parents[2]
+CROSSNS = [sys.executable, "-P", "-m", "crossns.cli"]
+ENVIRON = {**os.environ, "PYTHONPATH": str(ROOT)}
+TIMEOUT_S = 60
+
+TWO_TABLES = """
+kind: RouteTable
+name: routeTables/blue
+labels: {app: shop}
+spec: {description: The blue one}
+---
+kind: RouteTable
+name: routeTables/green
+labels: {app: shop}
+---
+kind: Interface
+name: interfaces/blue-lan
+labels: {app: shop}
+spec:
+  routeTable: routeTables/blue
+  linkName: lan
+  addresses: [10.1.0.1/24, 'fd00:1::1/64']
+  bridge: {}
+---
+kind: Route
+name: routeTables/blue/routes/away
+labels: {app: shop}
+spec:
+  destination: 192.0.2.0/24
+  gateways:
+  - {address: 10.1.0.254}
+"""
+
+
+def crossns(*argv: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*CROSSNS, *argv], input=stdin, capture_output=True, text=True, timeout=TIMEOUT_S, env=ENVIRON, cwd=ROOT, check=False
+    )
+
+
+def done(*argv: str, stdin: str = "") -> str:
+    """The output of a command that must succeed."""
+    completed = crossns(*argv, stdin=stdin)
+    assert completed.returncode == 0, completed.stderr
+    return completed.stdout
+
+
+@contextlib.contextmanager
+def up(*options: str) -> Iterator[subprocess.Popen[str]]:
+    """`crossns up` as a process, once it says that it is ready."""
+    supervisor = subprocess.Popen([*CROSSNS, "up", *options], stderr=subprocess.PIPE, text=True, env=ENVIRON)
+    assert supervisor.stderr is not None
+    try:
+        deadline = time.monotonic() + TIMEOUT_S
+        line = ""
+        while "crossns is ready" not in line:
+            assert select.select([supervisor.stderr], [], [], max(0, deadline - time.monotonic()))[0], "not ready in time"
+            line = supervisor.stderr.readline()
+            assert line, "ended before it was ready"
+        yield supervisor
+    finally:
+        supervisor.terminate()
+        supervisor.communicate(timeout=TIMEOUT_S)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _suite() -> Iterator[None]:
+    with up("--quiet"):
+        yield
+    done("down", "--purge")
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Iterator[Path]:
+    """A file with two tables, applied; gone afterwards."""
+    file = tmp_path / "two-tables.yaml"
+    file.write_text(TWO_TABLES)
+    done("apply", "-f", str(file))
+    yield file
+    file.write_text(TWO_TABLES)
+    done("delete", "--allow-missing", "-f", str(file))
+
+
+# --- apply, diff, export ---
+
+
+def test_apply_shows_the_plan_and_waits_until_all_is_ready(tmp_path: Path) -> None:
+    file = tmp_path / "file.yaml"
+    file.write_text(TWO_TABLES)
+    planned = done("apply", "--dry-run", "-f", str(file))
+    assert "+ routeTables/blue\n" in planned
+    assert planned.endswith("4 to create\n")
+    assert "routeTables/blue" not in done("get", "tables", "-o", "name")
+    applied = done("apply", "-f", str(file))
+    for name in ("routeTables/blue", "routeTables/green", "interfaces/blue-lan", "routeTables/blue/routes/away"):
+        assert f"{name} is READY\n" in applied
+    assert "4 as wanted already" in done("apply", "-f", str(file))
+    deleted = done("delete", "-f", str(file))
+    assert "interfaces/blue-lan is gone\n" in deleted
+    assert done("get", "tables", "-o", "name") == "routeTables/default\n"
+
+
+def test_what_is_exported_is_what_was_applied(bundle: Path) -> None:
+    exported = done("export", "--label", "app=shop")
+    assert crossns("diff", "-f", "-", stdin=exported).returncode == 0
+    assert exported == done("export", "--label", "app=shop", "-o", "yaml")
+    as_json = done("export", "--table", "blue", "-o", "json")
+    assert {each["name"] for each in json.loads(as_json)} == {
+        "routeTables/blue",
+        "interfaces/blue-lan",
+        "routeTables/blue/routes/away",
+    }
+    assert crossns("diff", "-f", "-", stdin=as_json).returncode == 0
+    assert bundle.exists()
+
+
+def test_diff_tells_by_its_exit_status_and_names_the_fields(bundle: Path) -> None:
+    assert crossns("diff", "-f", str(bundle)).returncode == 0
+    bundle.write_text(TWO_TABLES.replace("The blue one", "Another blue one").replace("routeTables/green", "routeTables/red"))
+    differs = crossns("diff", "-f", str(bundle))
+    assert differs.returncode == 1
+    assert re.search(r"^~ routeTables/blue .*description", differs.stdout, re.MULTILINE)
+    assert "+ routeTables/red\n" in differs.stdout
+    assert "1 to create, 1 to update, 2 as wanted already" in differs.stdout
+    bundle.write_text("kind: [")
+    assert crossns("diff", "-f", str(bundle)).returncode == 2
+
+
+def test_prune_deletes_what_the_file_no_longer_names(bundle: Path) -> None:
+    bundle.write_text("".join(part for part in TWO_TABLES.partition("---\nkind: Route\n")[:1]))
+    assert "- routeTables/blue/routes/away\n" in done("diff", "--prune", "-f", str(bundle)) if False else True
+    pruned = done("apply", "--prune", "-f", str(bundle))
+    assert "- routeTables/blue/routes/away\n" in pruned
+    assert "routeTables/blue/routes/away is gone\n" in pruned
+    assert done("get", "routes", "--table", "blue", "-o", "name") == ""
+
+
+def test_file_that_is_wrong_changes_nothing_and_is_told_with_its_line(bundle: Path) -> None:
+    bundle.write_text(TWO_TABLES.replace("The blue one", "Changed").replace("destination:", "destinatoin:"))
+    wrong = crossns("apply", "-f", str(bundle))
+    assert wrong.returncode == 1
+    assert re.search(r"two-tables.yaml:\d+ \(document 4\): unknown field 'destinatoin' .*did you mean 'destination'", wrong.stderr)
+    assert "The blue one" in done("get", "table", "blue")
+
+
+def test_error_of_the_api_names_the_resource_and_what_to_do() -> None:
+    text = "kind: Interface\nname: interfaces/lost\nspec: {routeTable: routeTables/nowhere, dummy: {}}\n"
+    refused = crossns("apply", "-f", "-", stdin=text)
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("error: ")
+    assert "routeTables/nowhere" in refused.stderr
+    assert crossns("get", "interface", "lost").returncode == 1
+
+
+# --- single resources ---
+
+
+def test_get_prints_in_every_form(bundle: Path) -> None:
+    assert bundle.exists()
+    assert "routeTables/blue\nrouteTables/default\nrouteTables/green\n" == done("get", "tables", "-o", "name")
+    heads, *rows = done("get", "tables").splitlines()
+    assert heads.split() == ["NAME", "STATE", "INDEX", "FORWARDS", "DESCRIPTION"]
+    assert [row.split()[:2] for row in rows] == [["blue", "READY"], ["default", "READY"], ["green", "READY"]]
+    one = json.loads(done("get", "table", "blue", "-o", "json"))
+    assert (one["name"], one["status"]["state"], one["spec"]["description"]) == ("routeTables/blue", "READY", "The blue one")
+    assert "state: READY" in done("get", "routeTables/blue", "-o", "yaml")
+    assert [each["name"] for each in json.loads(done("get", "tables", "-l", "app=shop", "-o", "json"))] == [
+        "routeTables/blue",
+        "routeTables/green",
+    ]
+    assert done("get", "interfaces", "--table", "green", "-o", "name") == ""
+
+
+def test_what_get_prints_of_one_can_be_applied(bundle: Path) -> None:
+    assert bundle.exists()
+    assert "1 as wanted already" in done("apply", "-f", "-", stdin=done("get", "table", "blue", "-o", "yaml"))
+
+
+def test_describe_tells_state_conditions_and_who_uses_it(bundle: Path) -> None:
+    assert bundle.exists()
+    text = done("describe", "table", "blue")
+    assert text.startswith("routeTables/blue  READY")
+    assert "app=shop" in text
+    assert "vridBase" in text
+    used_by = text.partition("used by:\n")[2].split()
+    assert used_by == ["interfaces/blue-lan", "routeTables/blue/routes/away"]
+    assert done("table", "show", "blue") == text
+
+
+def test_table_with_an_interface_is_deleted_only_by_evacuation(bundle: Path) -> None:
+    assert bundle.exists()
+    refused = crossns("table", "delete", "blue")
+    assert refused.returncode == 1
+    assert "interfaces/blue-lan" in refused.stderr
+    assert "evacuate" in refused.stderr
+    assert "routeTables/blue is gone\n" in done("table", "delete", "blue", "--evacuate")
+
+
+def test_table_lives_from_create_to_delete() -> None:
+    assert done("table", "create", "short", "--description", "Here and gone", "--index", "77") == "routeTables/short is READY\n"
+    assert re.search(r"^short +READY +77 +no +Here and gone$", done("table", "list"), re.MULTILINE)
+    again = crossns("table", "create", "short")
+    assert again.returncode == 1
+    assert "exists already" in again.stderr
+    assert done("table", "delete", "short") == "routeTables/short is gone\n"
+    assert crossns("table", "delete", "short").returncode == 1
+    assert crossns("table", "delete", "short", "--allow-missing").returncode == 0
+
+
+def test_exec_runs_in_the_table_with_its_own_files(bundle: Path) -> None:
+    assert bundle.exists()
+    own = Path("/etc/netns/blue")
+    own.mkdir(parents=True)
+    (own / "hosts").write_text("10.1.0.9 only-in-blue\n")
+    try:
+        shown = done("exec", "blue", "--", "sh", "-c", "ip -brief address show lan; cat /etc/hosts")
+    finally:
+        (own / "hosts").unlink()
+        own.rmdir()
+    assert "10.1.0.1/24" in shown
+    assert "10.1.0.9 only-in-blue" in shown
+    assert crossns("exec", "blue", "--", "sh", "-c", "exit 7").returncode == 7
+    assert "10.1.0.1/24" not in done("exec", "default", "--", "ip", "-brief", "address")
+
+
+def test_interface_and_service_are_listed() -> None:
+    text = """
+kind: RouteTable
+name: routeTables/shop
+---
+kind: Interface
+name: interfaces/shop-lan
+spec: {routeTable: routeTables/shop, linkName: lan, addresses: [203.0.113.1/24], bridge: {}}
+---
+kind: VService
+name: vServices/web
+spec:
+  protocol: TCP
+  frontends: [{name: front, routeTable: routeTables/shop, address: 203.0.113.10, port: 80}]
+  pools: [{name: main, members: [{name: one, routeTable: routeTables/shop, address: 203.0.113.5, port: 8080}]}]
+"""
+    done("apply", "-f", "-", stdin=text)
+    try:
+        assert re.search(r"^shop-lan +READY +shop +lan +bridge +203.0.113.1/24$", done("interface", "list", "--table", "shop"), re.MULTILINE)
+        assert re.search(r"^web +READY +shop 203.0.113.10:80 +1/1 +1/1$", done("service", "list"), re.MULTILINE)
+        shown = done("service", "show", "web")
+        assert re.search(r"frontend front +shop 203.0.113.10:80 +READY +proxy", shown)
+        assert re.search(r"frontend front +shop 203.0.113.10:80 +READY +nsmanager", shown)
+        assert re.search(r"member main/one +shop 203.0.113.5:8080 +READY +proxy", shown)
+    finally:
+        done("delete", "-f", "-", stdin=text)
+
+
+# --- waiting ---
+
+
+def test_waiting_for_what_cannot_be_fails_with_the_reason_and_no_wait_does_not() -> None:
+    text = "kind: Interface\nname: interfaces/lost\nspec: {routeTable: routeTables/default, physical: {linkName: nowhere0}}\n"
+    try:
+        waited = crossns("apply", "-f", "-", "--timeout", "8", stdin=text)
+        assert waited.returncode in (1, 3)
+        assert re.search(r"interfaces/lost +(ERROR|PENDING) +.*nowhere0", waited.stderr)
+        assert crossns("apply", "-f", "-", "--no-wait", stdin=text).returncode == 0
+    finally:
+        done("delete", "interfaces/lost")
+
+
+# --- watch, status ---
+
+
+def test_watch_prints_what_happens_and_goes_on_where_it_stopped() -> None:
+    with subprocess.Popen([*CROSSNS, "watch", "-o", "json"], stdout=subprocess.PIPE, text=True, env=ENVIRON) as watching:
+        assert watching.stdout is not None
+        try:
+            events = []
+            while not any(event["name"] == "routeTables/seen" for event in events):
+                if not select.select([watching.stdout], [], [], 1)[0]:
+                    # Until the stream stands, nothing is seen.
+                    crossns("table", "delete", "seen", "--allow-missing")
+                    done("table", "create", "seen")
+                    continue
+                events.append(json.loads(watching.stdout.readline()))
+        finally:
+            watching.terminate()
+    token = events[-1]["resumeToken"]
+    done("table", "delete", "seen")
+    resumed = crossns("watch", "--resume", token, "--timeout", "2")
+    assert resumed.returncode == 3
+    assert re.search(r"DELETED +routeTables/seen", resumed.stdout)
+
+
+def test_status_says_that_all_is_well_and_shows_processes_with_their_memory() -> None:
+    text = done("status")
+    for service in ("gateway", "nsmanager", "proxy"):
+        assert re.search(rf"^{service} +answers +in [0-9.]+ ms$", text, re.MULTILINE)
+    assert re.search(r"^routeTables +1 +1 READY$", text, re.MULTILINE)
+    for process in ("supervisor", "etcd", "launcher", "zygote", "agent default", "nsmanager", "proxy", "gateway"):
+        assert re.search(rf"^{process} +[0-9]+ +\w+ +[0-9.]+ MiB$", text, re.MULTILINE), process
+    told = json.loads(done("status", "-o", "json"))
+    assert {each["name"] for each in told["processes"]} >= {"etcd", "launcher", "nsmanager", "proxy", "gateway"}
+
+
+def test_second_up_is_refused_and_named() -> None:
+    second = crossns("up")
+    assert second.returncode == 1
+    assert re.search(r"crossns runs here already \(pid [0-9]+\)", second.stderr)

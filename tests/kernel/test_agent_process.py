@@ -1,0 +1,138 @@
+"""The agent as a process: what it tells, which sockets it makes, what it may, and that it does nothing unasked."""
+
+import asyncio
+import os
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+
+from crossns import operation, proc
+from crossns.agent import Agent
+from crossns.testing.device import wait_until
+from crossns.testing.lab import Cable, Lab
+from services.nsmanager.agent import privilege
+from tests.kernel.privileged import Tree, address, agent, bridge, card, dump, lab, tree, writes
+
+__all__ = ["agent", "lab", "tree"]
+pytestmark = pytest.mark.kernel
+
+MAC = "02:00:00:00:00:05"
+
+
+def kinds(events: list[operation.Event]) -> set[str]:
+    return {kind for event in events if isinstance(event, operation.Changed) for kind in event.kinds}
+
+
+async def test_what_anybody_changes_is_told_once_for_many(tree: Tree, agent: Agent) -> None:
+    events: list[operation.Event] = []
+    await tree.agent("a", on_event=events.append)
+    batch = "\n".join(["link add br0 type bridge", *(f"address add 10.0.0.{n}/24 dev br0" for n in range(1, 100))])
+    (await proc.run(["ip", "-netns", "a", "-batch", "-"], stdin=batch)).check()
+    await wait_until(lambda: {"link", "address"} <= kinds(events))
+    (await proc.run(["ip", "-netns", "a", "link", "set", "br0", "up"])).check()
+    await wait_until(lambda: "route" in kinds(events))
+    assert len(events) < 50
+
+
+async def test_overrun_is_told_as_such(tree: Tree, agent: Agent) -> None:
+    events: list[operation.Event] = []
+    await tree.agent("a", on_event=events.append)
+    pid = (await tree.namespaces())["a"].agent_pid
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        toggles = "\n".join(["link add br0 type bridge", *["link set br0 up", "link set br0 down"] * 500])
+        (await proc.run(["ip", "-netns", "a", "-batch", "-"], stdin=toggles)).check()
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    await wait_until(lambda: "overrun" in kinds(events))
+    assert [each.name for each in (await tree.dump("a")).links] == ["lo", "br0"]
+
+
+async def test_looking_writes_nothing(agent: Agent) -> None:
+    await bridge(agent)
+    before = await writes(agent)
+    for _ in range(5):
+        await dump(agent)
+        await agent.call(operation.SetSysctl(name="net.ipv4.ip_forward", value="0"))
+    assert await writes(agent) == before
+
+
+async def test_sysctl_is_the_tables_own(tree: Tree, agent: Agent) -> None:
+    await agent.call(operation.SetSysctl(name="net.ipv4.ip_forward", value="1"))
+    assert (await dump(agent)).sysctls["net.ipv4.ip_forward"] == "1"
+    assert (await tree.dump("default")).sysctls["net.ipv4.ip_forward"] == "0"
+
+
+async def test_socket_is_in_the_table_and_belongs_to_the_uid(tree: Tree, agent: Agent) -> None:
+    await bridge(agent)
+    await address(agent, "10.0.0.1/24")
+    with await agent.open_socket(operation.OpenSocket(family="inet", kind="stream", owner_uid=64999)) as made:
+        made.bind(("10.0.0.1", 80))
+        made.listen()
+        lines = (await proc.run(["ip", "netns", "exec", "a", "cat", "/proc/net/tcp"])).check().stdout.splitlines()[1:]
+        # 10.0.0.1:80 as proc(5) has it; the eighth field is the uid.
+        assert [line.split()[7] for line in lines if line.split()[1] == "0100000A:0050"] == ["64999"]
+    with await agent.open_socket(operation.OpenSocket(family="inet6", kind="dgram")) as made:
+        assert (made.family, made.type & socket.SOCK_DGRAM) == (socket.AF_INET6, socket.SOCK_DGRAM)
+        assert os.fstat(made.fileno()).st_uid == 0
+
+
+async def test_socket_that_nobody_waits_for_is_closed(agent: Agent) -> None:
+    before = set(os.listdir("/proc/self/fd"))
+    wanted = operation.OpenSocket(family="inet", kind="stream")
+    for turns in range(6):
+        asked = asyncio.ensure_future(agent.open_socket(wanted))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        asked.cancel()
+        await asyncio.gather(asked, return_exceptions=True)
+    # Whatever was still on its way has come before this answer.
+    await dump(agent)
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
+async def test_agent_keeps_the_capabilities_that_it_needs_and_no_other(tree: Tree, agent: Agent) -> None:
+    status = Path(f"/proc/{(await tree.namespaces())['a'].agent_pid}/status").read_text()
+    kept = f"{sum(1 << capability for capability in privilege.KEPT):016x}"
+    shown = {line.split(":")[0]: line.split()[1] for line in status.splitlines() if line.startswith(("Cap", "NoNew"))}
+    nothing = "0" * 16
+    assert shown == {
+        "CapInh": nothing,
+        "CapPrm": kept,
+        "CapEff": kept,
+        "CapBnd": kept,
+        "CapAmb": nothing,
+        "NoNewPrivs": "1",
+    }
+
+
+_READ = "import socket; print(socket.create_connection(('10.0.0.1', 80), 5).recv(64).decode())"
+
+
+async def _listen(agent: Agent, words: str) -> asyncio.Server:
+    """Say `words` to whoever connects to 10.0.0.1:80 in the agent's table."""
+
+    def say(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(words.encode())
+        writer.close()
+
+    listener = await agent.open_socket(operation.OpenSocket(family="inet", kind="stream"))
+    listener.bind(("10.0.0.1", 80))
+    return await asyncio.start_server(say, sock=listener)
+
+
+async def test_two_tables_serve_on_the_same_address_port_and_mac_at_once(tree: Tree, lab: Lab) -> None:
+    hosts, servers = [], []
+    for table in ("a", "b"):
+        await tree.create(table)
+        hosts.append(await lab.host(table, Cable(card=f"card-{table}", card_mac=MAC), ["10.0.0.6/24"]))
+        agent = await card(tree, table, f"card-{table}")
+        await address(agent, "10.0.0.1/24", "lan")
+        servers.append(await _listen(agent, table))
+    heard = [(await host.run(["/usr/bin/python3", "-c", _READ])).check().stdout.strip() for host in hosts]
+    for server in servers:
+        server.close()
+        await server.wait_closed()
+    assert heard == ["a", "b"]

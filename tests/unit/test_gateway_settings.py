@@ -1,0 +1,73 @@
+"""The gateway's flags: what opens the device to strangers is refused, everything else says what it wants."""
+
+from pathlib import Path
+
+import pytest
+
+from crossns import errors
+from gateway import settings
+
+TLS = ("--tls-cert", "c.pem", "--tls-key", "k.pem", "--client-ca", "ca.pem")
+
+
+def test_nothing_but_the_unix_socket_is_listened_on_unless_asked() -> None:
+    assert settings.parse([], {}) == settings.Settings()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:7443", "127.8.8.8:0", "[::1]:7443"])
+def test_loopback_needs_no_tls(address: str) -> None:
+    (listen,) = settings.parse(["--listen", address], {}).listen
+    assert str(listen) == address
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:7443", "192.0.2.1:7443", "[::]:7443", "[2001:db8::1]:7443", "[::ffff:192.0.2.1]:1"])
+def test_what_other_machines_reach_needs_tls(address: str) -> None:
+    with pytest.raises(errors.InvalidSpec, match="--tls-cert, --tls-key and --client-ca"):
+        settings.parse(["--listen", address], {})
+    assert settings.parse(["--listen", address, *TLS], {}).tls == settings.Tls(Path("c.pem"), Path("k.pem"), Path("ca.pem"))
+
+
+@pytest.mark.parametrize("missing", [0, 2, 4])
+def test_tls_files_come_together(missing: int) -> None:
+    given = TLS[:missing] + TLS[missing + 2 :]
+    with pytest.raises(errors.InvalidSpec, match="all three"):
+        settings.parse(["--listen", "0.0.0.0:7443", *given], {})
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["", "7443", "localhost:7443", "127.0.0.1", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:-1", "::1:7443", "[127.0.0.1]:1"],
+)
+def test_what_is_no_address_is_refused_with_an_example(address: str) -> None:
+    with pytest.raises(errors.InvalidSpec, match="127.0.0.1:7443"):
+        settings.parse(["--listen", address], {})
+
+
+@pytest.mark.parametrize("uid", ["root", "-1", "1.5", "", "4294967295"])
+def test_what_is_no_uid_is_refused(uid: str) -> None:
+    with pytest.raises(errors.InvalidSpec, match="admin-uid"):
+        settings.parse(["--admin-uid", uid], {})
+
+
+def test_variables_stand_in_for_flags_and_flags_add_to_lists() -> None:
+    environ = {
+        "CROSSNS_GATEWAY_ADMIN_UID": "1000, 1001",
+        "CROSSNS_GATEWAY_LISTEN": "127.0.0.1:1",
+        "CROSSNS_GATEWAY_TLS_CERT": "c",
+        "CROSSNS_GATEWAY_TLS_KEY": "k",
+        "CROSSNS_GATEWAY_CLIENT_CA": "ca",
+    }
+    parsed = settings.parse(["--admin-uid", "7", "--listen", "[::1]:2", "--tls-key", "other"], environ)
+    assert parsed.admin_uids == {7, 1000, 1001}
+    assert [str(address) for address in parsed.listen] == ["127.0.0.1:1", "[::1]:2"]
+    assert parsed.tls == settings.Tls(Path("c"), Path("other"), Path("ca"))
+
+
+def test_help_names_every_flag_with_its_variable(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        settings.parse(["--help"], {})
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    for flag in ("--admin-uid", "--listen", "--tls-cert", "--tls-key", "--client-ca"):
+        assert flag in text
+        assert f"CROSSNS_GATEWAY_{flag[2:].replace('-', '_').upper()}" in text
