@@ -152,3 +152,5 @@ def setup_logging(service_name: str, level: str = "INFO") -> None:
     logging.basicConfig(level=level, handlers=[stderr], force=True)
     # The exporter tells about every attempt on a collector that is down; one line per lost batch is enough.
     logging.getLogger("opentelemetry").setLevel(logging.ERROR)
+    # A traceback for each client that leaves in the middle of a stream. What servicers raise is logged by the guard.
+    logging.getLogger("grpc._cython.cygrpc").setLevel(logging.CRITICAL)

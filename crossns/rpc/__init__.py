@@ -3,7 +3,7 @@
 Knows no service. Above it nobody handles grpc's own exceptions.
 """
 
-from crossns.rpc.channel import Tls, channel
+from crossns.rpc.client import Tls, channel
 from crossns.rpc.guard import Context
 from crossns.rpc.identity import ANONYMOUS, Identity, caller
 from crossns.rpc.policy import Policy, by_role

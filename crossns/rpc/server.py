@@ -15,7 +15,7 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from crossns.rpc import health, identity
-from crossns.rpc.channel import KEEPALIVE_OPTIONS, MESSAGE_OPTIONS
+from crossns.rpc.client import KEEPALIVE_OPTIONS, MESSAGE_OPTIONS
 from crossns.rpc.guard import Context, Guard, Identify, metadata_of
 from crossns.rpc.policy import Policy
 from crossns.rpc.socketfile import SocketFile

@@ -156,7 +156,9 @@ def test_file_that_is_wrong_changes_nothing_and_is_told_with_its_line(bundle: Pa
     bundle.write_text(TWO_TABLES.replace("The blue one", "Changed").replace("destination:", "destinatoin:"))
     wrong = crossns("apply", "-f", str(bundle))
     assert wrong.returncode == 1
-    assert re.search(r"two-tables.yaml:\d+ \(document 4\): unknown field 'destinatoin' .*did you mean 'destination'", wrong.stderr)
+    assert re.search(
+        r"two-tables.yaml:\d+ \(document 4\): unknown field 'destinatoin' .*did you mean 'destination'", wrong.stderr
+    )
     assert "The blue one" in done("get", "table", "blue")
 
 
@@ -174,7 +176,7 @@ def test_error_of_the_api_names_the_resource_and_what_to_do() -> None:
 
 def test_get_prints_in_every_form(bundle: Path) -> None:
     assert bundle.exists()
-    assert "routeTables/blue\nrouteTables/default\nrouteTables/green\n" == done("get", "tables", "-o", "name")
+    assert done("get", "tables", "-o", "name") == "routeTables/blue\nrouteTables/default\nrouteTables/green\n"
     heads, *rows = done("get", "tables").splitlines()
     assert heads.split() == ["NAME", "STATE", "INDEX", "FORWARDS", "DESCRIPTION"]
     assert [row.split()[:2] for row in rows] == [["blue", "READY"], ["default", "READY"], ["green", "READY"]]
@@ -258,7 +260,9 @@ spec:
 """
     done("apply", "-f", "-", stdin=text)
     try:
-        assert re.search(r"^shop-lan +READY +shop +lan +bridge +203.0.113.1/24$", done("interface", "list", "--table", "shop"), re.MULTILINE)
+        assert re.search(
+            r"^shop-lan +READY +shop +lan +bridge +203.0.113.1/24$", done("interface", "list", "--table", "shop"), re.MULTILINE
+        )
         assert re.search(r"^web +READY +shop 203.0.113.10:80 +1/1 +1/1$", done("service", "list"), re.MULTILINE)
         shown = done("service", "show", "web")
         assert re.search(r"frontend front +shop 203.0.113.10:80 +READY +proxy", shown)

@@ -59,10 +59,10 @@ async def test_many_are_read_at_one_revision_however_many(member: etcd.Member, b
 
 
 async def test_list_is_by_key_and_of_that_prefix_alone(backend: EtcdStore) -> None:
-    for key in ("/p/b", "/p/a", "/p", "/p0", "/p/a/c"):
+    for key in ("/p/b", "/p/é", "/p/a", "/p", "/p0", "/p/a/c"):
         await put(backend, key)
     listing = await backend.list("/p/")
-    assert [entry.key for entry in listing.entries] == ["/p/a", "/p/a/c", "/p/b"]
+    assert [entry.key for entry in listing.entries] == ["/p/a", "/p/a/c", "/p/b", "/p/é"]
     assert (listing.more, listing.cluster_id) == (False, await backend.cluster_id())
 
 

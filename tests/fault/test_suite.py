@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from crossns import names, proc, settings
 from crossns.etcd.client import EtcdStore
@@ -33,19 +34,19 @@ NEW_MIN = 40
 Count = Callable[[int, int], int]
 
 
-@pytest.fixture(scope="module", name="_suite")
+@pytest_asyncio.fixture(scope="module", loop_scope="module", name="_suite")
 async def _started() -> AsyncIterator[Device]:
     async with testing_device.started() as started:
         yield started
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def device(_suite: Device) -> AsyncIterator[Device]:
     yield _suite
     await _suite.clear()
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def client(device: Device) -> AsyncIterator[Host]:
     """A client of one tenant's service, which is READY: network `c`, VIP 203.0.113.10, backend 10.0.0.5 in network `s`."""
     async with Lab() as lab:

@@ -25,14 +25,14 @@ def example() -> dict[str, list[dict[str, Any]]]:
     return kinds
 
 
-def drawn(status: Mapping[str, Any]) -> str:
+def drawn(status: Mapping[str, Any], width: int = 110) -> str:
     kinds = example()
     kinds["VService"][0]["status"] = status
     for number, table in enumerate(kinds["RouteTable"], start=1):
         table["status"] = {"index": number}
     world = picture.World(kinds["RouteTable"], kinds["Interface"], kinds["VService"], {"card-a": "backend-a"})
-    console = Console(width=110, file=io.StringIO())
-    console.print(picture.draw(world))
+    console = Console(width=width, file=io.StringIO())
+    console.print(picture.draw(world, width))
     return cast("io.StringIO", console.file).getvalue()
 
 
@@ -51,6 +51,14 @@ def test_picture_shows_every_table_link_vip_and_member_that_the_api_tells_of() -
     assert text.count(" 10.0.0.5:8080") == 2
     assert "card-a ── backend-a" in text
     assert "vServices/web" in text
+
+
+@pytest.mark.parametrize("width", [110, 80])
+def test_picture_fits_the_terminal_and_loses_nothing(width: int) -> None:
+    text = drawn({"state": "READY"}, width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "│ lan 192.0.2.1/24 2001:db8:2::1/64" in text
+    assert "…" not in text
 
 
 def test_picture_tells_ready_from_not_yet_and_wrong() -> None:

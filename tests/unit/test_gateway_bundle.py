@@ -97,7 +97,7 @@ def test_what_is_no_resource_is_refused_with_its_place(resource: config_pb2.Reso
 
 
 def test_what_others_stand_on_comes_first() -> None:
-    resources = [
+    resources: list[Resource] = [
         _v_service("web"),
         _route("default"),
         _interface("bridge", 'bridge { ports: "interfaces/port" ports: "interfaces/vlan" }'),
@@ -196,7 +196,7 @@ def test_what_is_being_deleted_is_no_base_for_an_update() -> None:
 
 
 def test_applied_bundle_plans_nothing() -> None:
-    wanted = [
+    wanted: list[Resource] = [
         _table("a", forwarding=True),
         _interface("i"),
         _route("r", 'destination: "0.0.0.0/0"'),

@@ -6,6 +6,7 @@ The process that shows it starts other processes all the time, so that it never 
 import asyncio
 import json
 import os
+import sys
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -23,8 +24,10 @@ from crossns.testing import lab
 _FILE = "examples/two-tenants.yaml"
 # What the processes of the suite printed last, shown when something goes wrong.
 _LOG_LINES = 40
-# rich guesses 80 where there is no terminal; the picture needs a little more.
+# Where there is no terminal: what the picture needs.
 _WIDTH = 110
+# What stopped an attempt, short enough for a table.
+_SHORT = {"Network is unreachable": "no route", "No route to host": "no neighbour", "Connection refused": "refused"}
 
 
 @click.command()
@@ -46,7 +49,7 @@ def demo(*, keep: bool) -> int:
 class _Demo:
     def __init__(self, log: deque[str]) -> None:
         self._log = log
-        self._console = Console(width=_WIDTH, highlight=False)
+        self._console = Console(width=None if sys.stdout.isatty() else _WIDTH, highlight=False)
         self._began = time.monotonic()
 
     async def play(self, *, keep: bool) -> int:
@@ -68,6 +71,8 @@ class _Demo:
             self._finish(faults)
             if keep:
                 await self._shell()
+            # The sandbox goes as a whole: nobody needs an orderly end.
+            suite.kill()
         return exits.FAILED if faults else exits.DONE
 
     async def _apply(self) -> None:
@@ -79,8 +84,8 @@ class _Demo:
         tables, interfaces, services = await proof.all_of(
             [self._documents(f"crossns get {kind} -o json") for kind in ("tables", "interfaces", "services")]
         )
-        around = {actor.cable.card: f"{actor.name}" for actor in stage.ACTORS}
-        self._console.print(picture.draw(picture.World(tables, interfaces, services, around)))
+        around = {actor.cable.card: actor.name for actor in stage.ACTORS}
+        self._console.print(picture.draw(picture.World(tables, interfaces, services, around), self._console.width))
 
     async def _serve(self) -> list[str]:
         self._title("Clients of both networks are served by both tenants' 10.0.0.5, each request on a new connection")
@@ -97,7 +102,7 @@ class _Demo:
         reached = await proof.isolate(self._stage)
         grid = Table(box=None, padding=(0, 2))
         for head in ("from", *(f"to {actor.name}\n{actor.own}" for actor in stage.ACTORS)):
-            grid.add_column(head)
+            grid.add_column(head, no_wrap=True)
         for row in reached:
             grid.add_row(row.place, *(_cell(row, actor) for actor in stage.ACTORS))
         self._console.print(grid)
@@ -117,7 +122,7 @@ class _Demo:
             self._title(f"Not as it should be ({took})")
             for fault in faults:
                 self._outcome(fault, is_right=False)
-            self._console.print("\n".join(self._log), style="dim")
+            self._console.print("\n".join(self._log), style="dim", markup=False)
             return
         self._title(f"All as it should be ({took}). To look around: `crossns demo --keep`, then for example")
         for line, what in _HINTS:
@@ -158,7 +163,8 @@ class _Demo:
 
 def _cell(row: proof.Reached, actor: stage.Actor) -> str:
     is_own = actor.table == row.table
-    text = "answers" if row.answers[actor.name] else row.whys[actor.name]
+    why = row.whys[actor.name].partition(" within")[0]
+    text = "answers" if row.answers[actor.name] else _SHORT.get(why, why)
     return f"[{'green' if row.answers[actor.name] == is_own else 'bold red'}]{text}[/]"
 
 

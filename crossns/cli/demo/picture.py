@@ -17,7 +17,9 @@ Document = Mapping[str, Any]
 
 _MARKS = {"READY": ("●", "green"), "ERROR": ("✗", "red")}
 _NOT_YET = ("○", "yellow")
-_ARROW = Text("──▶", style="bold")
+# Below this width the columns stand under each other.
+WIDE = 104
+_PANEL_WIDTH = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +41,12 @@ class _Part:
     state: str
 
 
-def draw(world: World) -> RenderableType:
-    return Group(*(_service(service, world) for service in world.services))
+def draw(world: World, width: int) -> RenderableType:
+    """For a terminal of `width` characters."""
+    return Group(*(_service(service, world, is_wide=width >= WIDE) for service in world.services))
 
 
-def _service(service: Document, world: World) -> Table:
+def _service(service: Document, world: World, *, is_wide: bool) -> RenderableType:
     fronts = [_part(front, "VIP ", front["name"], service, "frontends") for front in service["spec"]["frontends"]]
     members = [
         _part(member, "", f"{pool['name']}/{member['name']}", service, "members")
@@ -53,10 +56,14 @@ def _service(service: Document, world: World) -> Table:
     state = service.get("status", {}).get("state", "PENDING")
     what = Text.assemble(f"{service['spec']['protocol']}\n", _mark(state), f" {state}", justify="center")
     middle = Panel(what, title=f"[bold]{service['name']}", box=HEAVY, padding=(1, 2), expand=False)
+    arrow = Text("──▶" if is_wide else "  │\n  ▼", style="bold")
+    columns = (_column(fronts, world), arrow, middle, arrow, _column(members, world))
+    if not is_wide:
+        return Group(*columns)
     grid = Table.grid(padding=(0, 1))
-    for _ in range(5):
+    for _ in columns:
         grid.add_column(vertical="middle")
-    grid.add_row(_column(fronts, world), _ARROW, middle, _ARROW, _column(members, world))
+    grid.add_row(*columns)
     return grid
 
 
@@ -75,7 +82,7 @@ def _column(parts: Sequence[_Part], world: World) -> Group:
 def _panel(table: str, parts: Sequence[_Part], world: World) -> Panel:
     lines = [*_links(table, world), *(Text.assemble(_mark(part.state), f" {part.text}") for part in parts if part.table == table)]
     index = next((each["status"]["index"] for each in world.tables if each["name"] == table), "")
-    return Panel(Group(*lines), title=f"[bold]{table}", subtitle=f"[dim]index {index}", box=ROUNDED, width=40)
+    return Panel(Group(*lines), title=f"[bold]{table}", subtitle=f"[dim]index {index}", box=ROUNDED, width=_PANEL_WIDTH)
 
 
 def _links(table: str, world: World) -> Iterator[Text]:

@@ -16,7 +16,7 @@ from crossns.cli.demo.stage import ACTORS, PORT, Actor, Stage
 T = TypeVar("T")
 
 REQUESTS = 100
-_RATE = 100
+_RATE = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +64,8 @@ async def all_of(awaitables: Sequence[Awaitable[T]]) -> list[T]:
 
 
 async def serve(stage: Stage) -> list[Served]:
-    """Every client asks each of its VIPs, on a new connection each time."""
-    return await all_of([_ask(stage, actor, target) for actor in ACTORS for target in actor.targets])
+    """Every client asks each of its VIPs, on a new connection each time; one after the other, so that the turns can be seen."""
+    return [await _ask(stage, actor, target) for actor in ACTORS for target in actor.targets]
 
 
 async def _ask(stage: Stage, client: Actor, target: str) -> Served:

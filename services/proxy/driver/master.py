@@ -94,7 +94,6 @@ def parse_parts(text: str) -> frozenset[Part]:
     """`show stat`: servers as they are, listeners where they are open. A blank line ends it."""
     if not text.startswith("# pxname,") or not text.endswith("\n\n"):
         raise _unavailable("HAProxy's worker does not tell what it serves")
-    rows = csv.DictReader(text.removeprefix("# ").splitlines())
-    return frozenset(
-        Part(row["pxname"], row["svname"], row["addr"]) for row in rows if row["type"] != _LISTENER or row["status"] == _OPEN
-    )
+    header, *rows = csv.reader(text.removeprefix("# ").splitlines()[:-1])
+    section, name, socket, kind, status = (header.index(field) for field in ("pxname", "svname", "addr", "type", "status"))
+    return frozenset(Part(row[section], row[name], row[socket]) for row in rows if row[kind] != _LISTENER or row[status] == _OPEN)

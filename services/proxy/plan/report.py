@@ -39,12 +39,15 @@ def report(
     previous: Mapping[str, Status],
 ) -> Mapping[str, Status | None]:
     """None for a vService that is being deleted and that HAProxy has nothing of. `previous` has the parts as last reported."""
-    judged = _round(desired, observed, failures.get(model.UNIT))
+    failure = failures.get(model.UNIT)
+    judged = _round(desired, observed, failure)
     result: dict[str, Status | None] = {
         vservice.name: _vservice(vservice, judged, previous.get(vservice.name)) for vservice in desired.services
     }
     if judged.is_current:
         result |= dict.fromkeys(desired.leaving)
+    elif failure is not None:
+        result |= {name: _stuck(failure, previous.get(name)) for name in desired.leaving}
     return result
 
 
@@ -86,6 +89,16 @@ def _vservice(vservice: model.VService, judged: _Round, previous: Status | None)
         frontends=frontends,
         members=members,
     )
+
+
+def _stuck(failure: errors.CrossnsError, previous: Status | None) -> v_service_pb2.VServiceStatus:
+    """The status of a vService that is being deleted and that HAProxy does not let go."""
+    status = v_service_pb2.VServiceStatus()
+    if isinstance(previous, v_service_pb2.VServiceStatus):
+        status.CopyFrom(previous)
+    status.ClearField("conditions")
+    status.conditions.append(resource.condition("Removed", SERVICE, failure.reason, failure.message))
+    return status
 
 
 def _ready_before(vservice: model.VService, previous: Status | None) -> frozenset[str]:

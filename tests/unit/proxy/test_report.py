@@ -170,7 +170,12 @@ def test_the_last_deleted_vservice_has_left_when_the_engine_is_stopped() -> None
     assert plan.report(none, Engine().observed, {}, {}) == {"vServices/a": None}
 
 
-def test_a_deleted_vservice_stays_while_the_engine_does_not_take_the_change() -> None:
+def test_a_deleted_vservice_that_the_engine_does_not_let_go_says_so() -> None:
     both = desired(sample.vservice("a"), sample.vservice("b", port=81))
+    observed = served(both)
+    previous = dict(plan.report(both, observed, {}, {}))
     one = desired(sample.vservice("a"), leaving=("vServices/b",))
-    assert "vServices/b" not in plan.report(one, served(both), {model.UNIT: SILENT}, {})
+    status = plan.report(one, observed, {model.UNIT: SILENT}, previous)["vServices/b"]  # type: ignore[arg-type]
+    assert isinstance(status, v_service_pb2.VServiceStatus)
+    assert [(each.type, each.reason) for each in status.conditions] == [("Removed", "ENGINE_UNAVAILABLE")]
+    assert [each.name for each in status.frontends] == ["fe"]

@@ -1,0 +1,98 @@
+"""When waiting is over, and what is said as long as it is not."""
+
+import pytest
+
+from crossns import errors, store
+from crossns.resource import Status
+from crossns.v1 import config_pb2, route_table_pb2, status_pb2, v_service_pb2
+from gateway.config.progress import Goal, progress
+
+READY, PENDING, ERROR = status_pb2.STATE_READY, status_pb2.STATE_PENDING, status_pb2.STATE_ERROR
+
+
+def _entry(generation: int, *, deleted: bool = False, created: int = 5) -> store.Entry:
+    desired = v_service_pb2.VService(name="vServices/v", generation=generation)
+    if deleted:
+        desired.delete_time.FromSeconds(1)
+    return store.Entry("key", desired.SerializeToString(), created, 9)
+
+
+def _part(generation: int, state: status_pb2.State.ValueType = READY) -> v_service_pb2.VServiceStatus:
+    condition = status_pb2.Condition(type="Programmed", status=status_pb2.CONDITION_STATUS_FALSE, reason="ENGINE_REFUSED")
+    good = status_pb2.Condition(type="Fine", status=status_pb2.CONDITION_STATUS_TRUE, reason="OK")
+    conditions = [good] if state == READY else [good, condition]
+    return v_service_pb2.VServiceStatus(observed_generation=generation, state=state, conditions=conditions)
+
+
+def _wait(entry: store.Entry | None, parts: dict[str, Status], generation: int = 2) -> config_pb2.WaitResponse:
+    return progress(Goal("vServices/v", generation, deleted=False, incarnation=5), entry, parts)
+
+
+def _reasons(response: config_pb2.WaitResponse) -> list[tuple[str, str]]:
+    return [(each.service, each.reason) for each in response.conditions]
+
+
+def test_done_when_every_observer_is_ready_with_the_generation() -> None:
+    response = _wait(_entry(2), {"proxy": _part(2), "nsmanager": _part(2)})
+    assert (response.done, response.state, list(response.conditions)) == (True, READY, [])
+
+
+@pytest.mark.parametrize(
+    ("parts", "missing"),
+    [
+        ({}, ["proxy", "nsmanager"]),
+        ({"proxy": _part(2)}, ["nsmanager"]),
+        ({"proxy": _part(2), "nsmanager": _part(1)}, ["nsmanager"]),
+        ({"proxy": _part(1), "nsmanager": _part(1)}, ["proxy", "nsmanager"]),
+    ],
+)
+def test_not_done_until_the_last_observer_has_seen_it_and_that_one_is_named(parts: dict[str, Status], missing: list[str]) -> None:
+    response = _wait(_entry(2), parts)
+    assert (response.done, response.state) == (False, PENDING)
+    assert _reasons(response) == [(service, "IN_PROGRESS") for service in missing]
+
+
+def test_error_is_told_with_its_conditions_and_waited_on() -> None:
+    response = _wait(_entry(2), {"proxy": _part(2, ERROR), "nsmanager": _part(2)})
+    assert (response.done, response.state) == (False, ERROR)
+    assert [each.reason for each in response.conditions] == ["ENGINE_REFUSED"]
+
+
+def test_later_generation_must_be_ready_itself() -> None:
+    parts: dict[str, Status] = {"proxy": _part(2), "nsmanager": _part(2)}
+    assert not _wait(_entry(3), parts).done
+    assert _wait(_entry(3), {"proxy": _part(3), "nsmanager": _part(3)}).done
+
+
+def test_what_is_not_there_cannot_become_ready() -> None:
+    with pytest.raises(errors.NotFound):
+        _wait(None, {})
+
+
+def _wait_gone(entry: store.Entry | None, parts: dict[str, Status], incarnation: int = 5) -> config_pb2.WaitResponse:
+    return progress(Goal("vServices/v", 0, deleted=True, incarnation=incarnation), entry, parts)
+
+
+def test_gone_is_done() -> None:
+    assert _wait_gone(None, {}).done
+
+
+def test_going_is_not_gone_and_names_who_has_to_clear_his_part() -> None:
+    response = _wait_gone(_entry(2, deleted=True), {"nsmanager": _part(2)})
+    assert (response.done, response.state) == (False, status_pb2.STATE_DELETING)
+    assert _reasons(response) == [("nsmanager", "IN_PROGRESS")]
+
+
+def test_another_one_of_the_same_name_proves_that_the_first_is_gone() -> None:
+    assert _wait_gone(_entry(1, created=7), {}).done
+
+
+def test_ready_is_not_gone() -> None:
+    assert not _wait_gone(_entry(2), {"proxy": _part(2), "nsmanager": _part(2)}).done
+
+
+def test_kind_with_one_observer_needs_no_other() -> None:
+    desired = route_table_pb2.RouteTable(name="routeTables/a", generation=1)
+    entry = store.Entry("key", desired.SerializeToString(), 5, 9)
+    part = route_table_pb2.RouteTableStatus(observed_generation=1, state=READY)
+    assert progress(Goal("routeTables/a", 1, deleted=False, incarnation=5), entry, {"nsmanager": part}).done
