@@ -281,13 +281,7 @@ class RemoveRoute(Message, frozen=True):
 class SetSysctl(Message, frozen=True):
     """Set one of the table's own sysctls. -> None"""
 
-    name: Literal[
-        "net.ipv4.ip_forward",
-        "net.ipv6.conf.all.forwarding",
-        "net.ipv4.ip_nonlocal_bind",
-        "net.ipv6.ip_nonlocal_bind",
-        "net.ipv4.conf.all.promote_secondaries",
-    ]
+    name: Literal["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding", "net.ipv4.ip_nonlocal_bind", "net.ipv6.ip_nonlocal_bind"]
     value: str
 
 

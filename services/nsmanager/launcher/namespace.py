@@ -17,11 +17,7 @@ from crossns.layout import Layout
 from services.nsmanager.launcher import records
 
 # A missing VIP never stops an engine: it may bind before the address is there.
-_SYSCTLS = (
-    "/proc/sys/net/ipv4/ip_nonlocal_bind",
-    "/proc/sys/net/ipv6/ip_nonlocal_bind",
-    "/proc/sys/net/ipv4/conf/all/promote_secondaries",
-)
+_SYSCTLS = ("/proc/sys/net/ipv4/ip_nonlocal_bind", "/proc/sys/net/ipv6/ip_nonlocal_bind")
 
 
 class Intent(msgspec.Struct, frozen=True):

@@ -9,13 +9,8 @@ from services.nsmanager.model import Desired
 from services.nsmanager.plan import addresses, links, routes
 from services.nsmanager.plan.observed import At, Observed, Privileged
 
-# What every table but `default` runs with. A VIP that is missing must not stop the proxy; an address that goes must not take the
-# others of its subnet along, which may be somebody else's.
-_SYSCTLS = {
-    "net.ipv4.ip_nonlocal_bind": "1",
-    "net.ipv6.ip_nonlocal_bind": "1",
-    "net.ipv4.conf.all.promote_secondaries": "1",
-}
+# What every table but `default` runs with. A VIP that is missing must not stop the proxy.
+_SYSCTLS = {"net.ipv4.ip_nonlocal_bind": "1", "net.ipv6.ip_nonlocal_bind": "1"}
 _FORWARDING = ("net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding")
 
 
