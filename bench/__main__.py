@@ -50,7 +50,7 @@ def main() -> int:
     only = parser.parse_args().only
     if not sandbox.is_inside():
         again = [sys.executable, "-m", "bench", *(["--only", only] if only else [])]
-        os.execv(COMMAND, [str(COMMAND), "up", "--sandbox", "--", *again])
+        os.execv(COMMAND, [str(COMMAND), "up", "--sandbox", "--quiet", "--", *again])
     return asyncio.run(measure(only))
 
 

@@ -7,6 +7,7 @@ import click
 from crossns import errors, names
 from crossns.cli import bundle, client, description, exits, kinds, options, progress, render
 from crossns.cli.client import Client
+from crossns.v1 import config_pb2
 
 # What refers to others goes before what is referred to.
 _DELETION_ORDER = ("vServices", "routes", "interfaces", "routeTables")
@@ -77,12 +78,21 @@ async def delete(
 
 
 async def delete_all(api: Client, wanted: Sequence[str], *, evacuate: bool, allow_missing: bool, no_wait: bool) -> int:
-    """Delete in this order; wait for all of them together."""
+    """Delete in this order, and wait until all are gone. What still refers to the next one because it is going itself is
+    waited for in between, also with `no_wait`."""
     for name in wanted:
         kinds.of_name(name)
+    how = {"allow_missing": allow_missing, **({"evacuate": True} if evacuate else {})}
+    going: list[config_pb2.WaitTarget] = []
     for name in wanted:
         try:
-            await api.delete(name, allow_missing=allow_missing, **({"evacuate": True} if evacuate else {}))
-        except errors.CrossnsError as error:
-            raise bundle.named(name, error) from error
-    return exits.DONE if no_wait else await progress.wait(api, [progress.gone(name) for name in wanted])
+            await api.delete(name, **how)
+        except errors.FailedPrecondition:
+            if not going:
+                raise
+            if status := await progress.wait(api, going):
+                return status
+            going = []
+            await api.delete(name, **how)
+        going.append(progress.gone(name))
+    return exits.DONE if no_wait else await progress.wait(api, going)

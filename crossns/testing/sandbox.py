@@ -27,7 +27,7 @@ _LEADING_OUT = ("CROSSNS_RUN_DIR", "CROSSNS_STATE_DIR", "CROSSNS_NETNS_DIR", "CR
 _PRIVATE = (Layout().state, Path("/etc/netns"))
 
 _CLONE_NEWNS, _CLONE_NEWPID, _CLONE_NEWNET = 0x00020000, 0x20000000, 0x40000000
-_MS_REC, _MS_PRIVATE = 0x4000, 0x40000
+_MS_REC, _MS_PRIVATE, _MNT_DETACH = 0x4000, 0x40000, 0x2
 _PR_SET_PDEATHSIG = 1
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 0x1
 # A signal that the terminal sent has reached every process of the foreground group already (sigaction(2)).
@@ -96,12 +96,22 @@ def _wait(child: int) -> int:
 def _make_mounts() -> None:
     _mount("none", "/", "", _MS_REC | _MS_PRIVATE)
     _mount("proc", "/proc", "proc")
-    _mount("tmpfs", "/run", "tmpfs", data="mode=755")
+    _cover(Path("/run"))
     for path in _PRIVATE:
         if not path.is_dir():
             _overlay(path.parent)
             path.mkdir()
-        _mount("tmpfs", str(path), "tmpfs", data="mode=755")
+        _cover(path)
+
+
+def _cover(directory: Path) -> None:
+    """Put an empty file system in the place of `directory`. Mounts of the machine's own suite below it would still be listed, and
+    taken for ours, so they go first; here only, because nothing propagates from here."""
+    points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()]
+    for point in reversed(points):
+        if Path(point).is_relative_to(directory):
+            _call("umount2", point.encode(), _MNT_DETACH)
+    _mount("tmpfs", str(directory), "tmpfs", data="mode=755")
 
 
 def _overlay(directory: Path) -> None:

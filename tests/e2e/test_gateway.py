@@ -240,12 +240,6 @@ async def test_unknown_method_is_refused_with_details(channel: aio.Channel, meth
         assert b"UNIMPLEMENTED" in dict(await call.trailing_metadata())[status.DETAILS_KEY]
 
 
-async def test_method_that_the_service_behind_does_not_have_yet_is_refused_by_it(channel: aio.Channel) -> None:
-    with pytest.raises(aio.AioRpcError) as caught:
-        await config_pb2_grpc.ConfigStub(channel).Export(config_pb2.ExportRequest(), timeout=WITHIN_S)
-    assert caught.value.code() in (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.INTERNAL)
-
-
 async def test_health_and_reflection_are_the_gateways_own(channel: aio.Channel, backend: toy.Toy) -> None:
     await backend.server.stop(0)
     check = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service="crossns.v1.VServices"))

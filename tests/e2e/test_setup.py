@@ -16,7 +16,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def _run(argv: list[str], directory: Path) -> subprocess.CompletedProcess[str]:
-    environ = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "PYTEST", "MAKE"))}
+    # As in a terminal: nothing of this run of pytest, and not knowing of its sandbox either, so that a new one is made.
+    environ = {key: value for key, value in os.environ.items() if not key.startswith(("CROSSNS", "PYTHON", "PYTEST", "MAKE"))}
     return subprocess.run(argv, cwd=directory, env=environ, capture_output=True, text=True, check=False)
 
 

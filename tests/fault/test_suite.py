@@ -113,7 +113,7 @@ async def ready(device: Device) -> None:
     await wait_until(is_ready)
 
 
-@pytest.mark.parametrize("process", ["gateway", "nsmanager", "proxy", "etcd", "agent-c", "agent-s", "launcher", "zygote"])
+@pytest.mark.parametrize("process", ["gateway", "nsmanager", "proxy", "etcd", "agent-c", "agent-s", "launcher"])
 async def test_killed_process_loses_no_request_and_plans_nothing_when_it_is_back(
     device: Device, client: Host, process: str
 ) -> None:
@@ -134,12 +134,16 @@ async def test_killed_process_loses_no_request_and_plans_nothing_when_it_is_back
         assert await device.kernel_writes() == before
 
 
-@pytest.mark.parametrize("process", ["haproxy"])
-async def test_killed_engine_serves_again_within_a_second(device: Device, client: Host, process: str) -> None:
+async def test_killed_zygote_is_replaced_when_the_next_agent_is_wanted(device: Device) -> None:
+    await device.kill("zygote")
+    await device.apply(doc("routeTables/late"))
+
+
+async def test_killed_engine_serves_again_within_a_second(device: Device, client: Host) -> None:
     await ready(device)
     loading = asyncio.create_task(load(client, 6))
     await asyncio.sleep(1)
-    for pid in device.pids(process):
+    for pid in device.pids("haproxy"):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     seen = await loading
@@ -211,8 +215,10 @@ async def test_cold_boot_brings_every_table_back_with_its_index(device: Device, 
     number = count(20, 50)
     await device.apply(*(doc(f"routeTables/t{each}") for each in range(number)))
     before = {f"t{each}": (await device.client.get(f"routeTables/t{each}")).status for each in range(number)}
-    (await proc.run(["umount", *map(str, device.layout.incarnations.glob("t*.*"))])).check()
-    (await proc.run(["umount", *(f"/run/netns/t{each}" for each in range(number))])).check()
+    mounts = [*device.layout.incarnations.glob("t*.*"), *device.layout.netns.glob("t*")]
+    (await proc.run(["umount", *map(str, mounts)])).check()
+    for mount in mounts:
+        mount.unlink()
     for each in range(number):
         os.kill(device.pid(f"agent-t{each}"), signal.SIGKILL)
     await device.kill("launcher")

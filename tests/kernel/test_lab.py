@@ -165,6 +165,17 @@ async def test_what_is_written_in_the_sandbox_stays_there() -> None:
     assert (await proc.run(["ls", "/run/x", "/var/lib/crossns/x", "/etc/netns/x"])).stdout == ""
 
 
+async def test_mounts_of_the_machine_are_not_seen_in_the_sandbox_and_stay_outside() -> None:
+    place = "/run/mounted-outside"
+    (await proc.run(["sh", "-c", f"mkdir {place} && mount -t tmpfs outside {place}"])).check()
+    try:
+        inside = (await proc.run([*SANDBOX, "cat", "/proc/self/mountinfo"])).check().stdout
+        outside = (await proc.run(["cat", "/proc/self/mountinfo"])).check().stdout
+    finally:
+        (await proc.run(["sh", "-c", f"umount {place} && rmdir {place}"])).check()
+    assert (place in inside, place in outside) == (False, True)
+
+
 async def test_sandbox_leads_nowhere_outside() -> None:
     outside = dict.fromkeys(("CROSSNS_RUN_DIR", "CROSSNS_STATE_DIR", "CROSSNS_NETNS_DIR", "CROSSNS_ETCD"), "/somewhere")
     inside = (await proc.run([*SANDBOX, "env"], environ={**os.environ, **outside})).check().stdout
