@@ -14,8 +14,8 @@ from typing import ClassVar, Self
 
 from crossns import errors, fault, operation, telemetry, wire
 
-# Far longer than any operation takes; a process that is stopped must not hold its callers.
-TIMEOUT_S = 15.0
+# Longer than any operation takes (an engine's check and start, at their worst); a process that is stopped holds no caller.
+TIMEOUT_S = 30.0
 
 # A reply and the descriptor that came with it, -1 for none.
 Answer = tuple[operation.Reply, int]

@@ -10,19 +10,22 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).parent.parent
 TABLES = ROOT / "tests/mutants"
-COPY = ROOT / "build/mutants"
+BUILD = ROOT / "build"
 # Generous: a mutant may make a test wait for its own deadline.
 TIMEOUT_S = 300
 # What a run needs; `.venv` comes as hard links, since a link that points out of the copy leads nowhere for the services' uids.
 _CODE = ("crossns", "services", "gateway", "bench", "tools", "tests")
-_FOLDERS = (*_CODE, "protos", "examples", "docs", "deploy", "build/googleapis")
-_FILES = ("pyproject.toml", ".importlinter", "buf.yaml", "Makefile", "README.md", "requirements.txt", "requirements-dev.txt")
+_FOLDERS = (*_CODE, "protos", "examples", "docs", "deploy", ".ci", "build/googleapis")
+_CONFIGURATION = ("pyproject.toml", ".importlinter", "buf.yaml", "Makefile", "requirements.txt", "requirements-dev.txt")
+_FILES = (*_CONFIGURATION, "README.md", "CHANGELOG.md")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,31 +54,34 @@ def mutated(text: str, mutant: Mutant) -> str:
     return text.replace(mutant.replace, mutant.by)
 
 
-def make_copy() -> None:
-    shutil.rmtree(COPY, ignore_errors=True)
-    COPY.mkdir(parents=True)
-    for folder in _FOLDERS:
-        if (ROOT / folder).exists():
-            shutil.copytree(ROOT / folder, COPY / folder, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
-    for file in _FILES:
-        if (ROOT / file).exists():
-            shutil.copy2(ROOT / file, COPY / file)
-    shutil.copytree(ROOT / ".venv", COPY / ".venv", symlinks=True, copy_function=os.link)
+@contextmanager
+def copied() -> Iterator[Path]:
+    """A copy of the tree for this run alone; below build/, since hard links do not leave a file system."""
+    with TemporaryDirectory(dir=BUILD, prefix="mutants-") as folder:
+        copy = Path(folder) / "crossns"
+        for name in _FOLDERS:
+            if (ROOT / name).exists():
+                shutil.copytree(ROOT / name, copy / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+        for name in _FILES:
+            if (ROOT / name).exists():
+                shutil.copy2(ROOT / name, copy / name)
+        shutil.copytree(ROOT / ".venv", copy / ".venv", symlinks=True, copy_function=os.link)
+        yield copy
 
 
-def is_caught(tests: Sequence[str]) -> tuple[bool, str]:
+def is_caught(copy: Path, tests: Sequence[str]) -> tuple[bool, str]:
     """Whether one of the tests fails in the copy, and the output."""
-    python = str(COPY / ".venv/bin/python")
-    checks = [[str(COPY / ".venv/bin" / test), "--no-cache"] for test in tests if test == "lint-imports"]
+    python = str(copy / ".venv/bin/python")
+    checks = [[str(copy / ".venv/bin" / test), "--no-cache"] for test in tests if test == "lint-imports"]
     nodes = [test for test in tests if test != "lint-imports"]
     if nodes:
         checks.append([python, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *nodes])
     # Bytecode is compared by second and size: that of one mutant could stand in for the next.
-    environ = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(COPY)}
+    environ = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(copy)}
     output = ""
     for argv in checks:
         try:
-            done = subprocess.run(argv, cwd=COPY, env=environ, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+            done = subprocess.run(argv, cwd=copy, env=environ, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
         except subprocess.TimeoutExpired:
             return True, f"{argv[0]}: no end within {TIMEOUT_S} s"
         output += done.stdout + done.stderr
@@ -84,13 +90,13 @@ def is_caught(tests: Sequence[str]) -> tuple[bool, str]:
     return False, output
 
 
-def survives(mutant: Mutant) -> bool:
+def survives(copy: Path, mutant: Mutant) -> bool:
     """Whether nothing notices the mutation. A test that is not there, or was skipped, notices nothing."""
-    path = COPY / mutant.file
+    path = copy / mutant.file
     original = path.read_text(encoding="utf-8")
     path.write_text(mutated(original, mutant), encoding="utf-8")
     try:
-        caught, _ = is_caught([mutant.caught_by])
+        caught, _ = is_caught(copy, [mutant.caught_by])
     finally:
         path.write_text(original, encoding="utf-8")
     return not caught
@@ -102,17 +108,16 @@ def main(part: str) -> int:
     for mutant in chosen:
         mutated((ROOT / mutant.file).read_text(encoding="utf-8"), mutant)
     print(f"{len(chosen)} mutants; first the unchanged copy ...", flush=True)
-    make_copy()
-    failed, output = is_caught(sorted({mutant.caught_by for mutant in chosen}))
-    if failed:
-        print(output, "the unchanged tree fails already: nothing can be said about mutants", sep="\n")
-        return 1
-    survivors = 0
-    for mutant in chosen:
-        alive = survives(mutant)
-        survivors += alive
-        print(f"{'SURVIVED' if alive else 'caught  '}  {mutant}  by {mutant.caught_by}", flush=True)
-    shutil.rmtree(COPY)
+    with copied() as copy:
+        failed, output = is_caught(copy, sorted({mutant.caught_by for mutant in chosen}))
+        if failed:
+            print(output, "the unchanged tree fails already: nothing can be said about mutants", sep="\n")
+            return 1
+        survivors = 0
+        for mutant in chosen:
+            alive = survives(copy, mutant)
+            survivors += alive
+            print(f"{'SURVIVED' if alive else 'caught  '}  {mutant}  by {mutant.caught_by}", flush=True)
     print(f"{len(chosen) - survivors} of {len(chosen)} mutants caught")
     return 1 if survivors else 0
 

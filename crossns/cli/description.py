@@ -16,13 +16,19 @@ from crossns.cli.client import Client
 from crossns.resource import Resource
 from crossns.v1 import config_pb2, route_table_pb2, status_pb2, v_service_pb2
 
+# Told by the head or by sections of their own.
+_SHOWN_APART = ("state", "conditions", "observedGeneration", "frontends", "members")
+# Of the identity: observed as well.
+_OBSERVED = ("name", "index", "netnsCookie")
+
 
 async def of(api: Client, resource: Resource) -> str:
     """The whole description."""
-    sections = [_head(resource), _section("wanted", render.to_yaml([render.to_plain(resource).get("spec", {})]))]
-    observed = {key: value for key, value in render.to_plain(resource).get("status", {}).items() if key not in _SHOWN_APART}
+    plain = render.to_plain(resource)
+    sections = [_head(resource), _section("wanted", render.to_lines(plain.get("spec", {})) or "nothing in particular")]
+    observed = {key: value for key, value in plain.get("status", {}).items() if key not in _SHOWN_APART}
     if observed:
-        sections.append(_section("observed", render.to_yaml([observed])))
+        sections.append(_section("observed", render.to_lines(observed)))
     if isinstance(resource, route_table_pb2.RouteTable):
         sections.append(_section("derived from the index", _identity(await api.identity(resource.name))))
     if isinstance(resource, v_service_pb2.VService):
@@ -32,10 +38,6 @@ async def of(api: Client, resource: Resource) -> str:
     users = await _users(api, resource.name)
     sections.append(_section("used by", "\n".join(users) or "nothing"))
     return "\n".join(sections)
-
-
-# Told by sections of their own.
-_SHOWN_APART = ("state", "conditions", "observedGeneration", "frontends", "members")
 
 
 def _head(resource: Resource) -> str:
@@ -60,7 +62,7 @@ def _section(title: str, text: str) -> str:
 
 
 def _identity(identity: route_table_pb2.RouteTableIdentity) -> str:
-    return render.to_yaml([{key: value for key, value in render.fields(identity).items() if key not in ("name", "index")}])
+    return render.to_lines({key: value for key, value in render.fields(identity).items() if key not in _OBSERVED})
 
 
 def _parts(service: v_service_pb2.VService) -> str:

@@ -55,10 +55,10 @@ def full_name(kind: Kind, name: str) -> str:
     """The full name for what a person wrote: an id, `TABLE/ROUTE` for a route, or the full name."""
     if names.collection(name) == kind.collection:
         return names.check(name, kind.collection, "NAME")
-    if kind.collection == "routes":
-        table, _, route = name.partition("/")
-        return names.check(f"routeTables/{table}/routes/{route}", "routes", "NAME")
-    return names.check(f"{kind.collection}/{name}", kind.collection, "NAME")
+    if kind.collection != "routes":
+        return f"{kind.collection}/{names.check_id(name, 'NAME')}"
+    table, _, route = name.partition("/")
+    return f"routeTables/{names.check_id(table, 'TABLE')}/routes/{names.check_id(route, 'ROUTE')}"
 
 
 def short_name(name: str) -> str:

@@ -5,6 +5,7 @@ Every changing command ends here unless --no-wait was given.
 
 import asyncio
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -34,7 +35,7 @@ async def wait(client: Client, targets: Sequence[config_pb2.WaitTarget]) -> int:
     if not targets:
         return exits.DONE
     missing = {each.name: config_pb2.WaitResponse(name=each.name) for each in targets}
-    status = exits.DONE
+    status, began = exits.DONE, time.monotonic()
     with _display(len(targets)) as show:
         try:
             await _follow(client, targets, missing, show)
@@ -44,6 +45,11 @@ async def wait(client: Client, targets: Sequence[config_pb2.WaitTarget]) -> int:
             status = exits.TIMED_OUT
     if missing:
         _tell_missing(missing, status, client)
+    elif sys.stderr.isatty():
+        gone_count = sum(each.deleted for each in targets)
+        counts = {"ready": len(targets) - gone_count, "gone": gone_count}
+        told = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+        click.secho(f"{told} after {time.monotonic() - began:.1f} s", fg="green", err=True)
     return status
 
 
@@ -90,7 +96,8 @@ def _display(total: int) -> Iterator[Show]:
         progress.SpinnerColumn(),
         progress.MofNCompleteColumn(),
         progress.BarColumn(30),
-        progress.TextColumn("{task.description}"),
+        # What the API says is no markup, though an IPv6 address may look like it.
+        progress.TextColumn("{task.description}", markup=False),
     )
     done: set[str] = set()
     with progress.Progress(*parts, console=Console(stderr=True), transient=True) as bar:

@@ -48,11 +48,18 @@ def bundle(resources: Iterable[Resource], form: str) -> str:
 
 def to_yaml(documents: Iterable[dict[str, Any]]) -> str:
     """One document per resource, innermost lists and fields on one line."""
-    texts = (
-        yaml.dump(document, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=_WIDTH, allow_unicode=True)
-        for document in documents
-    )
-    return "---\n".join(texts)
+    return "---\n".join(_dump(document, flow=None) for document in documents)
+
+
+def to_lines(plain: dict[str, Any]) -> str:
+    """Fields for a person, each on a line of its own as far as it fits."""
+    is_flat = not any(isinstance(value, dict | list) for value in plain.values())
+    return _dump(plain, flow=False if is_flat else None) if plain else ""
+
+
+def _dump(document: dict[str, Any], *, flow: bool | None) -> str:
+    """`flow` None puts what holds only scalars on one line."""
+    return str(yaml.dump(document, Dumper=_Dumper, sort_keys=False, default_flow_style=flow, width=_WIDTH, allow_unicode=True))
 
 
 def to_plain(resource: Resource) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import click
 
@@ -21,7 +21,7 @@ from crossns.testing import sandbox
 
 # Long enough for a slow machine's cold start; then something is wrong, and the log says what.
 READY_S = 30
-# A finger that hits Ctrl-C twice means one.
+# A second Ctrl-C this soon is the first one's echo: of a finger, or of a group that was signalled as a whole.
 _BOUNCE_S = 0.5
 _POLL_S = 0.1
 _COLOURS = ("cyan", "magenta", "yellow", "green", "blue")
@@ -33,14 +33,14 @@ class _Interrupts:
     def __init__(self) -> None:
         self.asked = asyncio.Event()
         self.insist: Callable[[], None] = lambda: None
-        self._last = 0.0
+        self._first = 0.0
 
     def __call__(self) -> None:
-        now = time.monotonic()
-        if self.asked.is_set() and now - self._last > _BOUNCE_S:
+        if not self.asked.is_set():
+            self._first = time.monotonic()
+            self.asked.set()
+        elif time.monotonic() - self._first > _BOUNCE_S:
             self.insist()
-        self._last = now
-        self.asked.set()
 
 
 def enter_sandbox() -> None:
@@ -132,7 +132,9 @@ async def _stop_other(layout: Layout) -> None:
 
 def _show_line(name: str, line: str) -> None:
     colour = _COLOURS[sum(name.encode()) % len(_COLOURS)]
-    click.echo(click.style(f"{name:>9} | ", fg=colour) + line, err=True)
+    # Who read along may go; the suite goes on.
+    with suppress(BrokenPipeError):
+        click.echo(click.style(f"{name:>9} | ", fg=colour) + line, err=True)
 
 
 def _show_nothing(_name: str, _line: str) -> None:

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 import click
 
-from crossns.cli import client, columns, kinds, render
+from crossns import errors
+from crossns.cli import client, columns, exits, kinds, render
 from crossns.cli.client import Client
 from crossns.v1 import events_pb2, status_pb2
 
@@ -28,8 +29,8 @@ _COLOURS = {"CREATED": "green", "DELETING": "yellow", "DELETED": "red"}
     "-o", "--output", "form", type=click.Choice(("table", "json")), default="table", show_default=True, help="how to print"
 )
 @client.remote(timeout_s=None)
-async def watch(api: Client, tables: Sequence[str], words: Sequence[str], resume_token: str, form: str) -> None:
-    """Print events until interrupted, or for --timeout SECONDS.
+async def watch(api: Client, tables: Sequence[str], words: Sequence[str], resume_token: str, form: str) -> int:
+    """Print events until interrupted, or for --timeout SECONDS, which ends with exit status 3.
 
     With -o json each line is an event with its resumeToken, which --resume takes: nothing is missed in between.
     """
@@ -38,8 +39,12 @@ async def watch(api: Client, tables: Sequence[str], words: Sequence[str], resume
         route_tables=[f"routeTables/{table}" for table in tables],
         collections=[kinds.find(word).collection for word in words],
     )
-    async for event in api.stream(api.events.Watch, request):
-        click.echo(json.dumps(render.fields(event), ensure_ascii=False) if form == "json" else _line(event))
+    try:
+        async for event in api.stream(api.events.Watch, request):
+            click.echo(json.dumps(render.fields(event), ensure_ascii=False) if form == "json" else _line(event))
+    except errors.DeadlineExceeded:
+        return exits.TIMED_OUT
+    return exits.DONE
 
 
 def _line(event: events_pb2.Event) -> str:

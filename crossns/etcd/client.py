@@ -6,8 +6,9 @@ answer is lost, what it would have left behind is looked for, and unless all of 
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
 from aetcd import rpc
 
@@ -17,8 +18,8 @@ from crossns.etcd.endpoint import CALL_TIMEOUT_S, END_OF_STREAM, METADATA, Endpo
 from crossns.retry import Backoff
 
 CONNECT_TIMEOUT_S = 10.0
-_CONNECT_BACKOFF = Backoff(0.02, 1.5, 0.5)
-# How long a lost answer is looked for where there was a connection: a restart of etcd takes less.
+_ANSWER_BACKOFF = Backoff(0.02, 1.5, 0.5)
+# How long a lost write is looked for where it may have been sent: a restart of etcd takes less.
 READ_BACK_TIMEOUT_S = 2.0
 # What etcd must be started with (--max-txn-ops); its default of 128 is too small for a table with many references.
 OPERATIONS_MAX = 2048
@@ -26,6 +27,8 @@ OPERATIONS_MAX = 2048
 PAGE_SIZE = 1000
 # A lease is renewed so many times within its time to live.
 RENEWALS = 3
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +45,7 @@ class EtcdStore:
         """A store that has answered once; StoreUnavailable when none of the endpoints did within `timeout_s`."""
         opened = cls(Endpoints(config), operations_max)
         try:
-            await opened._wait_until_answering(timeout_s)
+            await opened._until_answered(opened.cluster_id, timeout_s)
         except BaseException:
             await opened.close()
             raise
@@ -52,17 +55,17 @@ class EtcdStore:
         """End the connections; calls and watches that are under way fail."""
         await self._endpoints.close()
 
-    async def _wait_until_answering(self, timeout_s: float) -> None:
+    async def _until_answered(self, read: Callable[[], Awaitable[T]], timeout_s: float) -> T:
+        """Repeat a read until it is answered; the last error when that takes longer than `timeout_s`."""
         attempt, last = 0, errors.StoreUnavailable(f"etcd did not answer within {timeout_s:g} s: is it running?")
         try:
             async with asyncio.timeout(timeout_s):
                 while True:
                     try:
-                        await self.cluster_id()
-                        return
+                        return await read()
                     except errors.StoreUnavailable as error:
                         last = error
-                    await asyncio.sleep(_CONNECT_BACKOFF.delay(attempt))
+                    await asyncio.sleep(_ANSWER_BACKOFF.delay(attempt))
                     attempt += 1
         except TimeoutError:
             raise last from None
@@ -128,15 +131,16 @@ class EtcdStore:
         try:
             response = await self._endpoints.call_once(_txn, transaction.request())
         except errors.StoreUnavailable as lost:
-            return await self._read_back(transaction, lost, wait=was_connected)
+            return await self._look_for(transaction, lost, timeout_s=READ_BACK_TIMEOUT_S if was_connected else 0)
         if not response.succeeded:
             raise store.Conflict(transaction.failed(response))
         return int(response.header.revision)
 
-    async def _read_back(self, transaction: message.Transaction, lost: errors.StoreUnavailable, *, wait: bool) -> int:
+    async def _look_for(self, transaction: message.Transaction, lost: errors.StoreUnavailable, *, timeout_s: float) -> int:
         """The revision of a write whose answer was lost, if it was done; else `lost`."""
+        look = partial(self._read, _txn, transaction.read_back())
         try:
-            response = await self._endpoints.call_once(_txn, transaction.read_back(), timeout_s=READ_BACK_TIMEOUT_S, wait=wait)
+            response = await (self._until_answered(look, timeout_s) if timeout_s else look())
         except errors.StoreUnavailable:
             raise lost from None
         revision = transaction.revision_if_written(response) if transaction.effects else None

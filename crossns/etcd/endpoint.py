@@ -74,19 +74,16 @@ class Endpoints:
         for endpoint in self._all:
             await endpoint.channel.close(None)
 
-    async def call(self, method: Callable[[Endpoint], Any], request: Any, *, timeout_s: float = CALL_TIMEOUT_S) -> Any:
+    async def call(self, method: Callable[[Endpoint], Any], request: Any) -> Any:
         """Make a call that may be repeated: on each endpoint in turn until one answers."""
         for _ in self._all[1:]:
             with contextlib.suppress(errors.StoreUnavailable):
-                return await self.call_once(method, request, timeout_s=timeout_s)
-        return await self.call_once(method, request, timeout_s=timeout_s)
+                return await self.call_once(method, request)
+        return await self.call_once(method, request)
 
-    async def call_once(
-        self, method: Callable[[Endpoint], Any], request: Any, *, timeout_s: float = CALL_TIMEOUT_S, wait: bool = False
-    ) -> Any:
-        """Make a call. `wait`: for a connection, as long as there is time."""
+    async def call_once(self, method: Callable[[Endpoint], Any], request: Any) -> Any:
         with self.use() as endpoint:
-            return await method(endpoint)(request, timeout=timeout_s, metadata=METADATA, wait_for_ready=wait)
+            return await method(endpoint)(request, timeout=CALL_TIMEOUT_S, metadata=METADATA)
 
     @contextlib.contextmanager
     def use(self) -> Iterator[Endpoint]:

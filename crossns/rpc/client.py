@@ -1,6 +1,7 @@
 """Channels to services, the gateway included: the trace goes along, a dead peer is noticed, a new one is found at once."""
 
-from collections.abc import AsyncIterator, Iterator
+import asyncio
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,10 +39,6 @@ _OPTIONS = (
 )
 
 
-# What `read` says at a stream's end.
-_EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined] # missing in the types
-
-
 @dataclass(frozen=True, slots=True)
 class Tls:
     """PEM files of a client: who signed the server's certificate, and its own certificate and key."""
@@ -67,31 +64,20 @@ def channel(target: str, tls: Tls | None = None) -> aio.Channel:
 
 @contextmanager
 def _observed(details: Any) -> Iterator[tuple[telemetry.Span, Any]]:
-    """A client span, and the call's details with the span's context in the metadata."""
+    """A client span, and the call's details with the span's context in the metadata. Of a stream it covers the opening; how it
+    goes on is told by the server's spans."""
     name = details.method.decode().removeprefix("/")
     service, _, method = name.partition("/")
     attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method}
     with telemetry.span(name, kind="client", **attributes) as span:
-        metadata = aio.Metadata(*(details.metadata or ()), ("traceparent", telemetry.traceparent()))
-        yield span, details._replace(metadata=metadata)
+        others = ((key, value) for key, value in details.metadata or () if key != "traceparent")
+        yield span, details._replace(metadata=aio.Metadata(*others, ("traceparent", telemetry.traceparent())))
 
 
 def _record(span: telemetry.Span, code: grpc.StatusCode) -> None:
     span.set(**{"rpc.grpc.status_code": code.value[0]})
     if code is not grpc.StatusCode.OK:
         span.fail(code.name)
-
-
-async def _first(span: telemetry.Span, call: Any) -> Any:
-    """The first response, or _EOF; the span ends with it."""
-    try:
-        first = await call.read()
-    except aio.AioRpcError as failure:
-        _record(span, failure.code())
-        raise
-    if first is _EOF:
-        _record(span, await call.code())
-    return first
 
 
 class _TracedUnary(aio.UnaryUnaryClientInterceptor):  # type: ignore[type-arg] # is not generic at run time
@@ -102,6 +88,9 @@ class _TracedUnary(aio.UnaryUnaryClientInterceptor):  # type: ignore[type-arg] #
                 await call
             except aio.AioRpcError as failure:
                 _record(span, failure.code())
+            except asyncio.CancelledError:
+                _record(span, grpc.StatusCode.CANCELLED)
+                raise
             else:
                 _record(span, grpc.StatusCode.OK)
         # Awaited once more by the caller, who gets the response or the error from it.
@@ -110,18 +99,11 @@ class _TracedUnary(aio.UnaryUnaryClientInterceptor):  # type: ignore[type-arg] #
 
 class _TracedStream(aio.UnaryStreamClientInterceptor):  # type: ignore[type-arg]
     async def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
-        return _responses(continuation, client_call_details, request)
+        with _observed(client_call_details) as (_, details):
+            return await continuation(details, request)
 
 
 class _TracedStreams(aio.StreamStreamClientInterceptor):  # type: ignore[type-arg]
     async def intercept_stream_stream(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
-        return _responses(continuation, client_call_details, request_iterator)
-
-
-async def _responses(continuation: Any, details: Any, request: Any) -> AsyncIterator[Any]:
-    with _observed(details) as (span, traced):
-        call = await continuation(traced, request)
-        response = await _first(span, call)
-    while response is not _EOF:
-        yield response
-        response = await call.read()
+        with _observed(client_call_details) as (_, details):
+            return await continuation(details, request_iterator)

@@ -73,7 +73,7 @@ class Guard(aio.ServerInterceptor):  # type: ignore[type-arg] # is not generic a
 
     def _unary(self, method: str, serve: _Unary) -> _Unary:
         async def guarded(request: Any, context: Context) -> Any:
-            async with _mapped(method, context):
+            async with _mapped(context):
                 with _observed(method, context) as span:
                     self._admit(method, context)
                     response = await _in_time(serve(request, context), context)
@@ -84,7 +84,7 @@ class Guard(aio.ServerInterceptor):  # type: ignore[type-arg] # is not generic a
 
     def _stream(self, method: str, serve: _Stream) -> _Stream:
         async def guarded(request: Any, context: Context) -> AsyncGenerator[Any, None]:
-            async with _mapped(method, context), aclosing(serve(request, context)) as responses:
+            async with _mapped(context), aclosing(serve(request, context)) as responses:
                 with _observed(method, context) as span:
                     begun = telemetry.traceparent()
                     self._admit(method, context)
@@ -123,17 +123,14 @@ async def _in_time(response: Awaitable[Any], context: Context) -> Any:
 
 
 @asynccontextmanager
-async def _mapped(method: str, context: Context) -> AsyncIterator[None]:
+async def _mapped(context: Context) -> AsyncIterator[None]:
     try:
         yield
     except aio.AbortError:
         raise
     except errors.CrossnsError as error:
-        if isinstance(error, errors.InvariantError):
-            _log.exception("%s: %s", method, error, extra=dict(error.metadata))
         await _refuse(error, context)
     except Exception as error:  # noqa: BLE001 - whatever a servicer forgot to map is a bug
-        _log.exception("%s: unexpected error", method)
         await _refuse(errors.InvariantError(str(error)), context)
 
 
@@ -156,7 +153,7 @@ def _observed(method: str, context: Context) -> Iterator[telemetry.Span]:
             yield span
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - raised again below
             failure = error
-            _record(span, _code_of(error, context))
+            _tell(span, method, error, context)
     if failure is not None:
         raise failure
 
@@ -164,20 +161,31 @@ def _observed(method: str, context: Context) -> Iterator[telemetry.Span]:
 @contextmanager
 def _end_observed(method: str, begun: str, context: Context) -> Iterator[None]:
     """A short span when the block ends. None is open inside the block, whose stream may outlive many a trace."""
-    code = "OK"
+    failure: BaseException | None = None
     try:
         yield
     except BaseException as error:
-        code = _code_of(error, context)
+        failure = error
         raise
     finally:
         with telemetry.span(f"{method[1:]} end", parent=begun, kind="server", **_attributes(method)) as span:
-            _record(span, code)
+            if failure is None:
+                _record(span, "OK")
+            else:
+                _tell(span, method, failure, context)
 
 
 def _attributes(method: str) -> dict[str, str]:
     service, _, name = method[1:].partition("/")
     return {"rpc.system": "grpc", "rpc.service": service, "rpc.method": name}
+
+
+def _tell(span: telemetry.Span, method: str, failure: BaseException, context: Context) -> None:
+    """A failure's code to the span; of our own bugs all to the log, while the span is open that the line belongs to."""
+    code = _code_of(failure, context)
+    _record(span, code)
+    if code == "INTERNAL" and not isinstance(failure, aio.AbortError):
+        _log.error("%s: unexpected error", method, exc_info=failure)
 
 
 def _record(span: telemetry.Span, code: str) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from crossns import names, store
-from crossns.registry import not_found
 from crossns.resource import Resource, Status, condition, load, merged
 from crossns.v1 import config_pb2, status_pb2
 
@@ -22,12 +21,12 @@ class Goal:
     incarnation: int
 
 
-def progress(goal: Goal, entry: store.Entry | None, parts: Mapping[str, Status]) -> config_pb2.WaitResponse:
-    """What is told of it; `parts` are the services' own. Raises NotFound where nothing is left that could become READY."""
+def progress(goal: Goal, entry: store.Entry | None, parts: Mapping[str, Status]) -> config_pb2.WaitResponse | None:
+    """What is told of it; `parts` are the services' own. None where nothing is there that could become READY."""
     if goal.deleted and (entry is None or entry.create_revision != goal.incarnation):
         return config_pb2.WaitResponse(name=goal.name, done=True)
     if entry is None:
-        raise not_found(goal.name)
+        return None
     desired = load(names.collection(goal.name), entry.value)
     seen = merged(desired, entry.mod_revision, parts)
     is_ready = seen.status.state == status_pb2.STATE_READY and seen.status.observed_generation >= goal.generation

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Sequence
 
 from crossns import errors, names, store
 from crossns.cache import Cache
+from crossns.registry import not_found
 from crossns.resource import Status, load, load_status
 from crossns.v1 import config_pb2
 from gateway.config.progress import Goal, progress
@@ -77,7 +78,10 @@ class Waiting:
                 parts[service] = load_status(names.collection(goal.name), entry.value)
         # What the store did not have is not there, whatever the cache has not heard of yet.
         desired = self._cache.get(self._desired(goal.name)) if goal.incarnation else None
-        return progress(goal, desired, parts)
+        response = progress(goal, desired, parts)
+        if response is None:
+            raise not_found(goal.name)
+        return response
 
     def _desired(self, name: str) -> str:
         return self._keys.of(names.owner(name)).desired(name)

@@ -1,24 +1,20 @@
 """The command line against the whole suite, as a person or a script uses it."""
 
-import contextlib
+import asyncio
 import json
-import os
 import re
 import select
 import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.e2e
+from crossns.cli import document
+from crossns.testing import otlp
+from tests.e2e.terminal import CROSSNS, ENVIRON, ROOT, crossns, done, up
 
-ROOT = Path(__file__).parents[2]
-CROSSNS = [sys.executable, "-P", "-m", "crossns.cli"]
-ENVIRON = {**os.environ, "PYTHONPATH": str(ROOT)}
-TIMEOUT_S = 60
+pytestmark = pytest.mark.e2e
 
 TWO_TABLES = """
 kind: RouteTable
@@ -47,37 +43,6 @@ spec:
   gateways:
   - {address: 10.1.0.254}
 """
-
-
-def crossns(*argv: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*CROSSNS, *argv], input=stdin, capture_output=True, text=True, timeout=TIMEOUT_S, env=ENVIRON, cwd=ROOT, check=False
-    )
-
-
-def done(*argv: str, stdin: str = "") -> str:
-    """The output of a command that must succeed."""
-    completed = crossns(*argv, stdin=stdin)
-    assert completed.returncode == 0, completed.stderr
-    return completed.stdout
-
-
-@contextlib.contextmanager
-def up(*options: str) -> Iterator[subprocess.Popen[str]]:
-    """`crossns up` as a process, once it says that it is ready."""
-    supervisor = subprocess.Popen([*CROSSNS, "up", *options], stderr=subprocess.PIPE, text=True, env=ENVIRON)
-    assert supervisor.stderr is not None
-    try:
-        deadline = time.monotonic() + TIMEOUT_S
-        line = ""
-        while "crossns is ready" not in line:
-            assert select.select([supervisor.stderr], [], [], max(0, deadline - time.monotonic()))[0], "not ready in time"
-            line = supervisor.stderr.readline()
-            assert line, "ended before it was ready"
-        yield supervisor
-    finally:
-        supervisor.terminate()
-        supervisor.communicate(timeout=TIMEOUT_S)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -129,6 +94,18 @@ def test_what_is_exported_is_what_was_applied(bundle: Path) -> None:
     }
     assert crossns("diff", "-f", "-", stdin=as_json).returncode == 0
     assert bundle.exists()
+
+
+@pytest.mark.parametrize("form", ["yaml", "json"])
+def test_example_is_exported_as_it_was_applied(form: str) -> None:
+    example = ROOT / "examples" / "two-tenants.yaml"
+    # Its network cards are the demo's: here it stays wanted only.
+    done("apply", "--no-wait", "-f", str(example))
+    try:
+        exported = done("export", "-o", form)
+        assert document.parse(exported, "exported") == document.parse(example.read_text(), "example")
+    finally:
+        done("delete", "-f", str(example))
 
 
 def test_diff_tells_by_its_exit_status_and_names_the_fields(bundle: Path) -> None:
@@ -326,3 +303,29 @@ def test_second_up_is_refused_and_named() -> None:
     second = crossns("up")
     assert second.returncode == 1
     assert re.search(r"crossns runs here already \(pid [0-9]+\)", second.stderr)
+
+
+# --- traces ---
+
+
+async def test_command_is_the_root_of_its_trace() -> None:
+    async with otlp.Collector() as collector:
+        environ = {**ENVIRON, "OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint}
+        traced = await asyncio.to_thread(crossns, "get", "tables", environ=environ)
+        assert traced.returncode == 0, traced.stderr
+        await collector.wait_until(lambda spans: len(spans) >= 2)
+    (root,) = collector.named("crossns get")
+    (call,) = [span for span in collector.spans if span.kind == "client"]
+    assert (root.service, root.parent) == ("cli", "")
+    assert (call.trace_id, call.parent, call.attributes["rpc.method"]) == (root.trace_id, root.span_id, "ListRouteTables")
+
+
+async def test_command_goes_on_with_the_trace_of_who_called_it() -> None:
+    trace, parent = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+    async with otlp.Collector() as collector:
+        given = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint, "TRACEPARENT": f"00-{trace}-{parent}-01"}
+        failed = await asyncio.to_thread(crossns, "get", "table", "nowhere", environ={**ENVIRON, **given})
+        assert failed.returncode == 1
+        await collector.wait_until(lambda _spans: bool(collector.named("crossns get")))
+    (root,) = collector.named("crossns get")
+    assert (root.trace_id, root.parent, root.failed) == (trace, parent, True)

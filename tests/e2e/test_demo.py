@@ -1,6 +1,5 @@
 """`crossns demo`: it proves what it says, in time, and leaves nothing behind however it ends."""
 
-import os
 import re
 import signal
 import subprocess
@@ -11,21 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from crossns.testing import sandbox
+from tests.e2e.terminal import CROSSNS, OUTSIDE, ROOT, wait_until
 
 pytestmark = pytest.mark.e2e
 
-ROOT = Path(__file__).parents[2]
-DEMO = [sys.executable, "-P", "-m", "crossns.cli", "demo"]
-# The tests run in a sandbox; the demo shall make its own, as it does for a person.
-ENVIRON = {name: value for name, value in os.environ.items() if name != sandbox.VARIABLE} | {"PYTHONPATH": str(ROOT)}
+DEMO = (*CROSSNS, "demo")
 # What the demo may take once everything is set up.
 LIMIT_S = 30
 
 
 def test_demo_shows_service_and_isolation_within_the_time() -> None:
     began = time.monotonic()
-    shown = subprocess.run(DEMO, capture_output=True, text=True, timeout=LIMIT_S * 2, env=ENVIRON, check=False)
+    shown = subprocess.run(DEMO, capture_output=True, text=True, timeout=LIMIT_S * 2, env=OUTSIDE, check=False)
     assert shown.returncode == 0, shown.stdout + shown.stderr
     assert time.monotonic() - began < LIMIT_S
     text = shown.stdout
@@ -67,7 +63,7 @@ def test_demo_fails_when_what_it_proves_is_not_so(tmp_path: Path, before: str, a
     )
     place = [sys.executable, "-m", "crossns.testing.sandbox", "sh", "-c", 'mount --bind "$1" "$2"; shift 2; exec "$@"', "sh"]
     shown = subprocess.run(
-        [*place, wrong, example, *DEMO], capture_output=True, text=True, timeout=LIMIT_S * 2, env=ENVIRON, check=False
+        [*place, wrong, example, *DEMO], capture_output=True, text=True, timeout=LIMIT_S * 2, env=OUTSIDE, check=False
     )
     assert shown.returncode == 1, shown.stdout + shown.stderr
     assert f"✗ {fault}" in shown.stdout
@@ -78,7 +74,7 @@ def test_demo_that_is_kept_is_a_shell_in_which_everything_can_be_looked_at() -> 
         "crossns status; crossns exec tenant-b -- ip -brief address; host client-dmz traffic reach 203.0.113.10:80; exit 5\n"
     )
     shown = subprocess.run(
-        [*DEMO, "--keep"], input=commands, capture_output=True, text=True, timeout=LIMIT_S * 2, env=ENVIRON, check=False
+        [*DEMO, "--keep"], input=commands, capture_output=True, text=True, timeout=LIMIT_S * 2, env=OUTSIDE, check=False
     )
     assert shown.returncode == 0, shown.stdout + shown.stderr
     assert re.search(r"^vServices +1 +1 READY$", shown.stdout, re.MULTILINE)
@@ -90,7 +86,7 @@ def test_demo_that_is_kept_is_a_shell_in_which_everything_can_be_looked_at() -> 
 def demo() -> Iterator[subprocess.Popen[str]]:
     """A demo that has just begun to show what it does."""
     process = subprocess.Popen(
-        DEMO, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRON, start_new_session=True
+        DEMO, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=OUTSIDE, start_new_session=True
     )
     assert process.stdout is not None
     for line in process.stdout:
@@ -113,6 +109,4 @@ def test_nothing_of_the_demo_is_left_however_it_ends(demo: subprocess.Popen[str]
     assert len(family) > 5
     demo.send_signal(number)
     demo.communicate(timeout=LIMIT_S)
-    deadline = time.monotonic() + 5
-    while alive := [pid for pid in family if Path(f"/proc/{pid}").exists()]:
-        assert time.monotonic() < deadline, alive
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in family), 5)

@@ -7,6 +7,9 @@ import pytest
 
 from crossns.etcd.client import EtcdStore
 from crossns.testing import etcd
+from tests.suite import device, lab, started_suite
+
+__all__ = ["device", "lab", "started_suite"]
 
 
 @pytest.fixture

@@ -20,7 +20,6 @@ import pytest_asyncio
 from crossns import names, proc, settings
 from crossns.etcd.client import EtcdStore
 from crossns.supervisor import jail
-from crossns.testing import device as testing_device
 from crossns.testing.device import Device, doc, wait_until
 from crossns.testing.lab import Cable, Host, Lab
 
@@ -34,44 +33,31 @@ NEW_MIN = 40
 Count = Callable[[int, int], int]
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module", name="_suite")
-async def _started() -> AsyncIterator[Device]:
-    async with testing_device.started() as started:
-        yield started
-
-
 @pytest_asyncio.fixture(loop_scope="module")
-async def device(_suite: Device) -> AsyncIterator[Device]:
-    yield _suite
-    await _suite.clear()
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def client(device: Device) -> AsyncIterator[Host]:
+async def client(device: Device, lab: Lab) -> AsyncIterator[Host]:
     """A client of one tenant's service, which is READY: network `c`, VIP 203.0.113.10, backend 10.0.0.5 in network `s`."""
-    async with Lab() as lab:
-        host = await lab.host("client", Cable("card-c"), ["203.0.113.6/24"])
-        server = await lab.host("server", Cable("card-s"), ["10.0.0.5/24"])
-        await server.start([*TRAFFIC, "serve", "--listen", "10.0.0.5:8080", "--name", "s"], output=None)
-        await device.apply(
-            doc("routeTables/c"),
-            doc("routeTables/s"),
-            doc("interfaces/c", routeTable="routeTables/c", physical={"linkName": "card-c"}, addresses=["203.0.113.1/24"]),
-            doc("interfaces/s", routeTable="routeTables/s", physical={"linkName": "card-s"}, addresses=["10.0.0.1/24"]),
-            doc(
-                "vServices/web",
-                protocol="TCP",
-                frontends=[{"name": "f", "routeTable": "routeTables/c", "address": "203.0.113.10", "port": 80}],
-                pools=[
-                    {
-                        "name": "p",
-                        "members": [{"name": "m", "routeTable": "routeTables/s", "address": "10.0.0.5", "port": 8080}],
-                    }
-                ],
-            ),
-        )
-        yield host
-        await device.delete("vServices/web")
+    host = await lab.host("client", Cable("card-c"), ["203.0.113.6/24"])
+    server = await lab.host("server", Cable("card-s"), ["10.0.0.5/24"])
+    await server.start([*TRAFFIC, "serve", "--listen", "10.0.0.5:8080", "--name", "s"], output=None)
+    await device.apply(
+        doc("routeTables/c"),
+        doc("routeTables/s"),
+        doc("interfaces/c", routeTable="routeTables/c", physical={"linkName": "card-c"}, addresses=["203.0.113.1/24"]),
+        doc("interfaces/s", routeTable="routeTables/s", physical={"linkName": "card-s"}, addresses=["10.0.0.1/24"]),
+        doc(
+            "vServices/web",
+            protocol="TCP",
+            frontends=[{"name": "f", "routeTable": "routeTables/c", "address": "203.0.113.10", "port": 80}],
+            pools=[
+                {
+                    "name": "p",
+                    "members": [{"name": "m", "routeTable": "routeTables/s", "address": "10.0.0.5", "port": 8080}],
+                }
+            ],
+        ),
+    )
+    yield host
+    await device.delete("vServices/web")
 
 
 async def load(host: Host, seconds: float) -> dict[str, Any]:
@@ -207,7 +193,7 @@ async def _is_nothing_left(device: Device) -> bool:
         await backend.close()
     left = [key for key in keys if "routeTables/a" in key or "interfaces/x" in key or "claims/link/a" in key]
     incarnations = [path.name for path in device.layout.incarnations.iterdir() if not path.name.startswith("default.")]
-    return not left and not incarnations and not Path("/run/netns/a").exists() and not device.pids("agent-a")
+    return not left and not incarnations and not (device.layout.netns / "a").exists() and not device.pids("agent-a")
 
 
 async def test_cold_boot_brings_every_table_back_with_its_index(device: Device, count: Count) -> None:

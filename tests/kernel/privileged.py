@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+import pytest_asyncio
 
 from crossns import errors, netns, operation, proc
 from crossns.agent import Agent
 from crossns.launcher import Launcher
 from crossns.layout import Layout
 from crossns.testing.device import wait_until
-from crossns.testing.lab import Lab
 
 LAYOUT = Layout()
 _LAUNCHER = [sys.executable, "-m", "services.nsmanager.launcher"]
@@ -82,9 +82,24 @@ class Tree:
     async def down(self) -> proc.Completed:
         return await proc.run([*_LAUNCHER, "--down"])
 
-    async def close(self) -> None:
+    async def clear(self) -> None:
+        """Take away what a test has made, also where it left the launcher dead."""
+        if self._process is None or self._process.returncode is not None:
+            await self.start()
+        await (await self.launcher("proxy")).call(operation.StopEngine(engine="haproxy"))
+        left = await self.namespaces()
+        launcher = await self.launcher()
+        for table in left:
+            await launcher.call(operation.DestroyNamespace(table=table))
+        await self._leave()
+
+    async def _leave(self) -> None:
         for session in self._sessions:
             await session.close()
+        self._sessions.clear()
+
+    async def close(self) -> None:
+        await self._leave()
         await self.end(signal.SIGTERM)
         (await self.down()).check()
 
@@ -100,18 +115,28 @@ class Tree:
         return self._process.returncode is not None
 
 
-@pytest.fixture
-async def tree() -> AsyncIterator[Tree]:
-    running = Tree()
-    await running.start()
-    yield running
-    await running.close()
+@contextlib.asynccontextmanager
+async def running() -> AsyncIterator[Tree]:
+    """A launcher that has nothing but `default`; nothing is left behind."""
+    tree = Tree()
+    await tree.start()
+    try:
+        yield tree
+    finally:
+        await tree.close()
 
 
-@pytest.fixture
-async def lab() -> AsyncIterator[Lab]:
-    async with Lab() as lab:
-        yield lab
+@pytest_asyncio.fixture(scope="module", loop_scope="module", name="shared_tree")
+async def running_for_a_module() -> AsyncIterator[Tree]:
+    async with running() as tree:
+        yield tree
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def tree(shared_tree: Tree) -> AsyncIterator[Tree]:
+    """The module's launcher; every test begins with nothing but `default`."""
+    yield shared_tree
+    await shared_tree.clear()
 
 
 async def ip(*arguments: str) -> str:
@@ -125,6 +150,12 @@ async def refusal(session: Launcher | Agent, wanted: operation.Request) -> error
     return raised.value
 
 
+def process_status(pid: int) -> dict[str, str]:
+    """The first value of each line of /proc/<pid>/status."""
+    lines = (line.partition(":") for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines())
+    return {name: value.split()[0] if value.split() else "" for name, _, value in lines}
+
+
 def inode(path: Path) -> int:
     return os.stat(path).st_ino
 
@@ -132,7 +163,7 @@ def inode(path: Path) -> int:
 # --- in one table -----------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def agent(tree: Tree) -> Agent:
     """In a fresh namespace of the table `a`."""
     await tree.create("a")

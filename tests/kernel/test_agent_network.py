@@ -19,15 +19,15 @@ from tests.kernel.privileged import (
     card,
     dump,
     ip,
-    lab,
     refusal,
+    running_for_a_module,
     socket_in,
     tree,
     writes,
 )
 
-__all__ = ["agent", "lab", "tree"]
-pytestmark = pytest.mark.kernel
+__all__ = ["agent", "running_for_a_module", "tree"]
+pytestmark = [pytest.mark.kernel, pytest.mark.asyncio(loop_scope="module")]
 
 MAC = "02:00:00:00:00:05"
 
@@ -76,7 +76,7 @@ async def test_new_address_is_announced_to_the_neighbours(tree: Tree, lab: Lab) 
     await tree.create("a")
     agent = await card(tree, "a")
     with socket_in(host.namespace, socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) as ear:
-        ear.setblocking(False)
+        ear.settimeout(0)
         await address(agent, "10.0.0.1/24", "lan")
         await address(agent, "2001:db8::1/64", "lan")
         mac, ipv4, ipv6 = (

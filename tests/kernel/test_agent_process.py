@@ -4,7 +4,6 @@ import asyncio
 import os
 import signal
 import socket
-from pathlib import Path
 
 import pytest
 
@@ -13,10 +12,10 @@ from crossns.agent import Agent
 from crossns.testing.device import wait_until
 from crossns.testing.lab import Cable, Lab
 from services.nsmanager.agent import privilege
-from tests.kernel.privileged import Tree, address, agent, bridge, card, dump, lab, tree, writes
+from tests.kernel.privileged import Tree, address, agent, bridge, card, dump, process_status, running_for_a_module, tree, writes
 
-__all__ = ["agent", "lab", "tree"]
-pytestmark = pytest.mark.kernel
+__all__ = ["agent", "running_for_a_module", "tree"]
+pytestmark = [pytest.mark.kernel, pytest.mark.asyncio(loop_scope="module")]
 
 MAC = "02:00:00:00:00:05"
 
@@ -94,9 +93,9 @@ async def test_socket_that_nobody_waits_for_is_closed(agent: Agent) -> None:
 
 
 async def test_agent_keeps_the_capabilities_that_it_needs_and_no_other(tree: Tree, agent: Agent) -> None:
-    status = Path(f"/proc/{(await tree.namespaces())['a'].agent_pid}/status").read_text()
+    lines = process_status((await tree.namespaces())["a"].agent_pid)
     kept = f"{sum(1 << capability for capability in privilege.KEPT):016x}"
-    shown = {line.split(":")[0]: line.split()[1] for line in status.splitlines() if line.startswith(("Cap", "NoNew"))}
+    shown = {name: value for name, value in lines.items() if name.startswith(("Cap", "NoNew"))}
     nothing = "0" * 16
     assert shown == {
         "CapInh": nothing,

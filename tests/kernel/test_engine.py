@@ -11,14 +11,15 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from crossns import errors, operation
 from crossns.launcher import Launcher
 from crossns.testing.device import wait_until
-from tests.kernel.privileged import LAYOUT, Tree, address, refusal, tree
+from tests.kernel.privileged import LAYOUT, Tree, address, process_status, refusal, running_for_a_module, tree
 
-__all__ = ["tree"]
-pytestmark = [pytest.mark.kernel, pytest.mark.needs("haproxy")]
+__all__ = ["running_for_a_module", "tree"]
+pytestmark = [pytest.mark.kernel, pytest.mark.needs("haproxy"), pytest.mark.asyncio(loop_scope="module")]
 
 VIP, PORT = "10.0.0.1", 8080
 # The goal for an engine that died.
@@ -50,7 +51,7 @@ async def table(tree: Tree, name: str) -> operation.Namespace:
     return made
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def backend(tree: Tree) -> AsyncIterator[operation.Namespace]:
     """A namespace in which somebody answers."""
 
@@ -104,7 +105,7 @@ async def test_traffic_crosses_from_a_namespace_that_is_younger_than_the_engine(
     second = await start(proxy, text)
     assert (second.pid, second.reloads) == (first.pid, first.reloads + 1)
     assert second.config_digest == hashlib.sha256(text.encode()).hexdigest()
-    await wait_until(lambda: is_served(tree, "young"))
+    assert await is_served(tree, "young")
 
 
 async def test_same_name_of_another_incarnation_is_another_namespace(tree: Tree, backend: operation.Namespace) -> None:
@@ -113,7 +114,7 @@ async def test_same_name_of_another_incarnation_is_another_namespace(tree: Tree,
     assert await is_served(tree, "front")
     await (await tree.launcher()).call(operation.DestroyNamespace(table="front"))
     await start(proxy, config(await table(tree, "front"), backend))
-    await wait_until(lambda: is_served(tree, "front"))
+    assert await is_served(tree, "front")
 
 
 @pytest.mark.parametrize("which", ["master", "worker"])
@@ -184,6 +185,25 @@ async def test_refused_configuration_leaves_the_old_one_for_good(tree: Tree, bac
     await wait_until(lambda: is_served(tree, "front"))
 
 
+async def test_configuration_that_fails_only_when_it_starts_leaves_the_old_one(tree: Tree, backend: operation.Namespace) -> None:
+    """An address that is in use passes the check and fails the reload."""
+    proxy = await tree.launcher("proxy")
+    text = config(await table(tree, "front"), backend)
+    before = await start(proxy, text)
+    taken = await (await tree.agent("front")).open_socket(operation.OpenSocket(family="inet", kind="stream"))
+    with taken:
+        taken.bind((VIP, 8081))
+        taken.listen()
+        front = text[text.index("frontend f") : text.index("\nbackend b") + 1]
+        second = text + front.replace("frontend f", "frontend g").replace("8080", "8081")
+        assert (await refusal(proxy, operation.StartEngine(engine="haproxy", config=second))).reason == "ENGINE_REFUSED"
+        after = await shown(proxy)
+        assert after
+        assert (after.pid, after.config_digest) == (before.pid, before.config_digest)
+        assert await is_served(tree, "front")
+    assert (await start(proxy, second)).pid == before.pid
+
+
 async def test_stopped_engine_stays_away(tree: Tree, backend: operation.Namespace) -> None:
     proxy = await tree.launcher("proxy")
     await start(proxy, config(await table(tree, "front"), backend))
@@ -203,7 +223,7 @@ async def test_configurations_that_come_at_once_are_taken_one_after_the_other(tr
     taken = await asyncio.gather(*(start(proxy, text) for text in texts))
     assert len({engine.pid for engine in taken}) == 1
     assert [engine.reloads for engine in taken] == [0, 1, 2, 3]
-    await wait_until(lambda: is_served(tree, "front3"))
+    assert await is_served(tree, "front3")
 
 
 async def test_engine_runs_with_two_capabilities_under_its_own_uid(tree: Tree, backend: operation.Namespace) -> None:
@@ -211,8 +231,7 @@ async def test_engine_runs_with_two_capabilities_under_its_own_uid(tree: Tree, b
     # CAP_NET_BIND_SERVICE and CAP_SYS_ADMIN.
     kept = f"{1 << 10 | 1 << 21:016x}"
     for pid in engines():
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-        status = {line.split(":")[0]: line.split()[1] for line in lines if line.startswith(("Cap", "NoNew", "Uid", "Gid"))}
+        status = process_status(pid)
         assert {status[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {kept}
         assert (status["NoNewPrivs"], status["Uid"]) == ("1", str(LAYOUT.uid("haproxy")))
     master = LAYOUT.haproxy_master.stat()

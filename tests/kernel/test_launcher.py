@@ -6,18 +6,25 @@ import random
 import signal
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from crossns import errors, netns, operation, proc, wire
 from crossns.testing.device import wait_until
 from crossns.testing.lab import Cable, Lab
-from tests.kernel.privileged import LAYOUT, Tree, inode, ip, lab, refusal, token, tree
+from tests.kernel.privileged import LAYOUT, Tree, inode, ip, process_status, refusal, running, token
 
-__all__ = ["lab", "tree"]
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.asyncio(loop_scope="module")]
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def tree() -> AsyncIterator[Tree]:
+    """Not shared: tests here end it, and fence themselves off."""
+    async with running() as tree:
+        yield tree
 
 
 def name_of(table: str) -> Path:
@@ -270,7 +277,7 @@ async def test_agents_that_died_with_the_launcher_are_back_with_it(tree: Tree) -
 
 async def test_zygote_that_was_killed_costs_no_agent_and_is_replaced(tree: Tree) -> None:
     made = await tree.create("a")
-    zygote = int(Path(f"/proc/{made.agent_pid}/stat").read_text().rpartition(")")[2].split()[1])
+    zygote = int(process_status(made.agent_pid)["PPid"])
     os.kill(zygote, signal.SIGKILL)
     await wait_until(lambda: not is_alive(zygote))
     assert is_alive(made.agent_pid)

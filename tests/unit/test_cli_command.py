@@ -93,7 +93,7 @@ def test_options_of_the_connection_may_stand_before_and_behind_the_command(capsy
         (["get", "cats"], "'cats' is none: use one of routeTables, interfaces, routes, vServices"),
         (["get", "tabels"], "did you mean 'table"),
         (["describe", "web"], "'web' is not the full name of a resource: write routeTables/ID"),
-        (["describe", "table", "A"], "is not of the form `routeTables/{id}`"),
+        (["describe", "table", "A"], "'A' is not an id: use 1 to 63 of a-z"),
         (["delete", "vServices/web", "cats/tom"], "'cats/tom' is not the full name"),
         (["apply", "-f", "/nowhere.yaml"], "/nowhere.yaml: cannot be read: No such file"),
         (["exec", "Table", "true"], "is not an id"),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from crossns import errors, store
+from crossns import store
 from crossns.resource import Status
 from crossns.v1 import config_pb2, route_table_pb2, status_pb2, v_service_pb2
 from gateway.config.progress import Goal, progress
@@ -24,8 +24,13 @@ def _part(generation: int, state: status_pb2.State.ValueType = READY) -> v_servi
     return v_service_pb2.VServiceStatus(observed_generation=generation, state=state, conditions=conditions)
 
 
-def _wait(entry: store.Entry | None, parts: dict[str, Status], generation: int = 2) -> config_pb2.WaitResponse:
-    return progress(Goal("vServices/v", generation, deleted=False, incarnation=5), entry, parts)
+def _told(response: config_pb2.WaitResponse | None) -> config_pb2.WaitResponse:
+    assert response is not None
+    return response
+
+
+def _wait(entry: store.Entry, parts: dict[str, Status], generation: int = 2) -> config_pb2.WaitResponse:
+    return _told(progress(Goal("vServices/v", generation, deleted=False, incarnation=5), entry, parts))
 
 
 def _reasons(response: config_pb2.WaitResponse) -> list[tuple[str, str]]:
@@ -65,12 +70,11 @@ def test_later_generation_must_be_ready_itself() -> None:
 
 
 def test_what_is_not_there_cannot_become_ready() -> None:
-    with pytest.raises(errors.NotFound):
-        _wait(None, {})
+    assert progress(Goal("vServices/v", 2, deleted=False, incarnation=5), None, {}) is None
 
 
-def _wait_gone(entry: store.Entry | None, parts: dict[str, Status], incarnation: int = 5) -> config_pb2.WaitResponse:
-    return progress(Goal("vServices/v", 0, deleted=True, incarnation=incarnation), entry, parts)
+def _wait_gone(entry: store.Entry | None, parts: dict[str, Status]) -> config_pb2.WaitResponse:
+    return _told(progress(Goal("vServices/v", 0, deleted=True, incarnation=5), entry, parts))
 
 
 def test_gone_is_done() -> None:
@@ -95,4 +99,4 @@ def test_kind_with_one_observer_needs_no_other() -> None:
     desired = route_table_pb2.RouteTable(name="routeTables/a", generation=1)
     entry = store.Entry("key", desired.SerializeToString(), 5, 9)
     part = route_table_pb2.RouteTableStatus(observed_generation=1, state=READY)
-    assert progress(Goal("routeTables/a", 1, deleted=False, incarnation=5), entry, {"nsmanager": part}).done
+    assert _told(progress(Goal("routeTables/a", 1, deleted=False, incarnation=5), entry, {"nsmanager": part})).done

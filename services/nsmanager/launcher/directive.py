@@ -14,7 +14,7 @@ from crossns import errors
 CONFIG_MAX = 16 * 1024 * 1024
 SECTIONS = frozenset({"global", "defaults", "frontend", "backend", "listen", "peers"})
 _GLOBAL = frozenset(
-    {"description", "hard-stop-after", "localpeer", "log", "maxconn", "maxpipes", "nbthread", "spread-checks", "stats"}
+    {"description", "grace", "hard-stop-after", "localpeer", "log", "maxconn", "maxpipes", "nbthread", "spread-checks", "stats"}
 )
 _PEERS = frozenset({"peer", "table", "description"})
 _PROXY = frozenset(

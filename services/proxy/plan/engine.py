@@ -24,8 +24,8 @@ class Trial:
 class Observed:
     """HAProxy as it is, and the limits that it has on this device.
 
-    `running`: the launcher keeps one; `digest`: of the configuration that the current worker has taken, "" where there is none or
-    the last reload failed; `serving`: the parts that the current worker has; `namespaces`: those that engines can enter.
+    `running`: the launcher keeps one; `digest`: of the configuration that it took last, "" where it does not answer; `serving`:
+    the parts that its current worker has; `namespaces`: those that engines can enter.
     """
 
     limits: render.Limits

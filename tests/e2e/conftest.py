@@ -1,0 +1,5 @@
+"""What end-to-end tests share."""
+
+from tests.suite import device, lab, started_suite
+
+__all__ = ["device", "lab", "started_suite"]
