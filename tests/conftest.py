@@ -34,7 +34,7 @@ LINK_KINDS = {
     "vxlan": "link add probe type vxlan id 5 dstport 4789",
 }
 
-hypothesis.settings.register_profile("reduced", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("reduced", derandomize=True, deadline=None, max_examples=50)
 hypothesis.settings.register_profile("full", derandomize=True, deadline=None, max_examples=2000)
 
 
