@@ -9,7 +9,7 @@ from crossns.rpc.identity import ANONYMOUS, Identity, caller
 from crossns.rpc.policy import Policy, by_role
 from crossns.rpc.server import Server, Service
 from crossns.rpc.socketfile import SocketFile
-from crossns.rpc.status import error_of, translated
+from crossns.rpc.status import error_of, read, translated
 
 __all__ = [
     "ANONYMOUS",
@@ -24,5 +24,6 @@ __all__ = [
     "caller",
     "channel",
     "error_of",
+    "read",
     "translated",
 ]

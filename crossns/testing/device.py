@@ -49,7 +49,7 @@ class Device:
         api = self.client
         async for answer in api.stream(api.config.Apply, iter([config_pb2.ApplyRequest(resources=bundle)])):
             if answer.HasField("error"):
-                raise errors.FailedPrecondition("APPLY_FAILED", f"{answer.name}: {answer.error.message}")
+                raise rpc.read(answer.error)
             answers.append(answer)
         if wait:
             await self.wait([config_pb2.WaitTarget(name=each.name, generation=each.generation) for each in answers])
@@ -143,14 +143,14 @@ async def _counters(kind: type[Launcher] | type[Agent], path: Path) -> int:
     session = await kind.connect(path, "observer", operation.Token(0, 0))
     try:
         counters = await session.call(operation.Statistics())
-        assert isinstance(counters, operation.Counters)  # noqa: S101 - Statistics has no other answer
+        assert isinstance(counters, operation.Counters)
         return counters.writes
     finally:
         await session.close()
 
 
 def processes() -> dict[int, str]:
-    """Every process of the sandbox that is the suite's: pid -> nsmanager, proxy, gateway, launcher, etcd, haproxy, agent-<table>."""
+    """Every process of the suite here: pid -> nsmanager, proxy, gateway, launcher, zygote, etcd, haproxy, agent-<table>."""
     found: dict[int, str] = {}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():

@@ -1,5 +1,6 @@
 """nsmanager, wired: servicers, world, plan and driver on one store and one loop."""
 
+from crossns import rpc
 from crossns.reconcile import Reconciler, Rooms
 from crossns.service import App, Context
 from crossns.v1 import interface_pb2_grpc, route_pb2_grpc, route_table_pb2_grpc
@@ -11,14 +12,14 @@ async def build(context: Context) -> App:
     device = driver.Device(
         context.settings.layout,
         context.token,
-        on_change=lambda unit: loop.trigger(unit),  # noqa: PLW0108 - there is no loop yet
-        on_links=lambda: loop.trigger_unsettled(),  # noqa: PLW0108
+        on_change=lambda unit: loop.trigger(unit),
+        on_links=lambda: loop.trigger_unsettled(),
     )
     rooms = Rooms(model.World(context.keys), plan.plan, plan.report, device)
     loop = Reconciler(rooms, context.backend, context.snapshot, context.keys, context.fence, registries)
     tables = servicer.RouteTables(registries)
     await tables.ensure_built_in()
-    services = {
+    services: dict[str, rpc.Service] = {
         "crossns.v1.RouteTables": (route_table_pb2_grpc.add_RouteTablesServicer_to_server, tables),
         "crossns.v1.Interfaces": (
             interface_pb2_grpc.add_InterfacesServicer_to_server,

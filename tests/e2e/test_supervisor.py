@@ -54,7 +54,7 @@ class Log(list[tuple[str, str]]):
 
     async def until(self, is_so: Callable[[], bool]) -> None:
         async with asyncio.timeout(10):
-            while not is_so():  # noqa: ASYNC110 - lines come from other processes
+            while not is_so():
                 await asyncio.sleep(0.005)
 
 
@@ -205,7 +205,7 @@ async def test_services_end_with_a_supervisor_that_is_killed(layout: Layout) -> 
     supervisor.kill()
     await supervisor.wait()
     async with asyncio.timeout(5):
-        while await pids(wanted.ready[1]):  # noqa: ASYNC110 - other processes set no asyncio.Event
+        while await pids(wanted.ready[1]):
             await asyncio.sleep(0.01)
     assert place.holder(layout) == 0
 

@@ -65,7 +65,7 @@ async def written(backend: EtcdStore, *effects: store.Effect) -> int:
 
 async def same_as_listed(follower: Follower, backend: EtcdStore) -> None:
     """Until the cache is what a list shows."""
-    while tuple(follower.cache.below("/p/")) != (await backend.list("/p/")).entries:  # noqa: ASYNC110 - etcd tells nobody
+    while tuple(follower.cache.below("/p/")) != (await backend.list("/p/")).entries:
         await asyncio.sleep(0.02)
 
 
@@ -148,7 +148,7 @@ async def test_cache_knows_that_a_frozen_etcd_is_out_of_reach_and_when_it_is_bac
 ) -> None:
     async with following(backend) as follower:
         member.signal(SIGSTOP)
-        while follower.cache.connected:  # noqa: ASYNC110 - nobody but tests waits for that
+        while follower.cache.connected:
             await asyncio.sleep(0.02)
         member.signal(SIGCONT)
         await follower.cache.wait_until_connected()

@@ -111,7 +111,7 @@ async def test_released_leadership_passes_on_at_once_and_leaves_nothing(backend:
         await first.lost()
     assert await backend.get(KEYS.leader) is None
     async with asyncio.timeout(BOUND_S):
-        while asyncio.all_tasks() != before:  # noqa: ASYNC110 - gRPC's own tasks end with their call, untold
+        while asyncio.all_tasks() != before:
             await asyncio.sleep(0.01)
 
 

@@ -107,7 +107,7 @@ class Process:
     """One service process: its own view of the store, one device shared with others."""
 
     def __init__(
-        self, backend: "EtcdStore | Mortal", device: Device, fence: store.CreatedAt, on_apply: OnApply | None = None
+        self, backend: store.Store, device: Device, fence: store.CreatedAt, on_apply: OnApply | None = None
     ) -> None:
         self.cache = cache.Cache(backend, KEYS.device_prefix)
         self.registries = servicer.registries(backend, KEYS)

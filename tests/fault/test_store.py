@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 
@@ -23,8 +24,10 @@ async def put(backend: EtcdStore, key: str, value: bytes = b"v") -> int:
 
 
 async def fill(backend: EtcdStore) -> None:
-    for number in range(50):
-        await put(backend, f"/{number}", b"x" * 20_000)
+    """Write until it is refused: etcd looks at its size a few times a second only."""
+    async with asyncio.timeout(BOUND_S):
+        for number in itertools.count():
+            await put(backend, f"/{number}", b"x" * 20_000)
 
 
 async def gather(batches: AsyncGenerator[store.Batch, None], count: int) -> list[store.Change]:

@@ -200,7 +200,7 @@ async def test_cold_boot_brings_every_table_back_with_its_index(device: Device, 
     """State kept, every namespace gone, as after a power cut."""
     number = count(20, 50)
     await device.apply(*(doc(f"routeTables/t{each}") for each in range(number)))
-    before = {f"t{each}": (await device.client.get(f"routeTables/t{each}")).status for each in range(number)}
+    before: dict[str, Any] = {f"t{each}": (await device.client.get(f"routeTables/t{each}")).status for each in range(number)}
     mounts = [*device.layout.incarnations.glob("t*.*"), *device.layout.netns.glob("t*")]
     (await proc.run(["umount", *map(str, mounts)])).check()
     for mount in mounts:
@@ -211,7 +211,7 @@ async def test_cold_boot_brings_every_table_back_with_its_index(device: Device, 
 
     async def is_back(table: str) -> bool:
         status: Any = (await device.client.get(f"routeTables/{table}")).status
-        return status.state == before[table].state and status.netns_cookie != before[table].netns_cookie  # type: ignore[union-attr]
+        return bool(status.state == before[table].state and status.netns_cookie != before[table].netns_cookie)
 
     for table, old in before.items():
         await wait_until(lambda table=table: is_back(table))

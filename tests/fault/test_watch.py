@@ -235,7 +235,7 @@ async def test_nothing_is_left_of_a_watch_that_is_closed_or_cancelled(backend: E
     await asyncio.sleep(0)
     following.cancel()
     async with asyncio.timeout(BOUND_S):
-        while asyncio.all_tasks() != before:  # noqa: ASYNC110 - gRPC's own tasks end with their call, untold
+        while asyncio.all_tasks() != before:
             await asyncio.sleep(0)
 
 

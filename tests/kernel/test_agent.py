@@ -187,6 +187,15 @@ async def test_taken_name_in_the_target_changes_nothing(tree: Tree, lab: Lab, ta
     assert (await tree.link("default", "card0"), (await tree.dump("a")).links) == before
 
 
+async def test_card_that_does_not_arrive_is_unmarked_again(tree: Tree, lab: Lab) -> None:
+    await lab.host("h", Cable(card="card0"))
+    await tree.create("a")
+    before = await tree.link("default", "card0")
+    move = operation.MoveLink(name="card0", table="a", new_name="no such name/", mark="interfaces.lan")
+    assert (await refusal(await tree.agent("default"), move)).reason == "KERNEL_REFUSED"
+    assert await tree.link("default", "card0") == before
+
+
 async def test_bridge_that_cannot_move_is_not_lost(tree: Tree, agent: Agent) -> None:
     await tree.create("b")
     await bridge(agent)

@@ -225,5 +225,5 @@ def sleepers() -> list[str]:
 
 async def wait_until(is_so: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
-        while not is_so():  # noqa: ASYNC110 - the kernel sets no asyncio.Event
+        while not is_so():
             await asyncio.sleep(0.01)

@@ -20,6 +20,11 @@ from tests.kernel.privileged import LAYOUT, Tree, inode, ip, process_status, ref
 pytestmark = [pytest.mark.kernel, pytest.mark.asyncio(loop_scope="module")]
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module", autouse=True)
+async def _loop() -> None:
+    """The tests' own loop is there before the first of them counts what it leaves."""
+
+
 @pytest_asyncio.fixture(loop_scope="module")
 async def tree() -> AsyncIterator[Tree]:
     """Not shared: tests here end it, and fence themselves off."""
@@ -35,9 +40,9 @@ def is_alive(pid: int) -> bool:
     return Path(f"/proc/{pid}/cmdline").exists() and bool(Path(f"/proc/{pid}/cmdline").read_bytes())
 
 
-def agents() -> dict[str, int]:
-    """Table (as far as the kernel keeps it) -> pid of everything that calls itself an agent."""
-    found = {}
+def agents() -> list[str]:
+    """The table (as far as the kernel keeps it) of every process that calls itself an agent."""
+    found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
             try:
@@ -45,8 +50,8 @@ def agents() -> dict[str, int]:
             except OSError:
                 continue
             if comm.startswith("agent-"):
-                found[comm.removeprefix("agent-")] = int(entry.name)
-    return found
+                found.append(comm.removeprefix("agent-"))
+    return sorted(found)
 
 
 # --- namespaces -------------------------------------------------------------------------------------------------------
@@ -284,6 +289,20 @@ async def test_zygote_that_was_killed_costs_no_agent_and_is_replaced(tree: Tree)
     assert (await tree.create("b")).agent_pid
 
 
+async def test_second_agent_in_a_namespace_ends_itself(tree: Tree) -> None:
+    """A launcher whose record of the agent was lost has another forked; the first one holds its place."""
+    made = await tree.create("a")
+    await tree.end()
+    record = LAYOUT.launcher_dir / "agents" / f"a.{made.cookie}"
+    content = record.read_bytes()
+    record.write_bytes(b"")
+    await tree.start()
+    await wait_until(lambda: asyncio.sleep(0.3, result=True))
+    assert agents() == ["a", "default"]
+    record.write_bytes(content)
+    assert (await tree.create("a")).agent_pid == made.agent_pid
+
+
 async def test_launcher_killed_at_any_moment_leaks_nothing(
     tree: Tree, dice: random.Random, count: Callable[[int, int], int]
 ) -> None:
@@ -299,7 +318,7 @@ async def test_launcher_killed_at_any_moment_leaks_nothing(
         for table in left:
             await launcher.call(operation.CreateNamespace(table=table))
             await launcher.call(operation.DestroyNamespace(table=table))
-        await wait_until(lambda: set(agents()) == {"default"})
+        await wait_until(lambda: agents() == ["default"])
         assert list(LAYOUT.incarnations.iterdir()) == []
         assert list(LAYOUT.netns.iterdir()) == []
 
@@ -350,7 +369,7 @@ async def test_down_gives_cards_back_and_leaves_nothing(tree: Tree, lab: Lab, *,
     card = await ip("link", "show", "card0")
     assert "altname" not in card
     assert "198.51.100" not in await ip("route", "show") + await ip("address", "show")
-    assert agents() == {}
+    assert agents() == []
     assert not LAYOUT.run.exists()
     assert list(LAYOUT.netns.iterdir()) == []
 

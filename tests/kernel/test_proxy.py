@@ -27,6 +27,7 @@ TRAFFIC = [sys.executable, "-m", "crossns.testing.traffic"]
 NETWORKS = {
     "dmz": (["203.0.113.1/24", "2001:db8:1::1/64"], ["203.0.113.9/24", "2001:db8:1::9/64"]),
     "office": (["192.0.2.1/24"], ["192.0.2.9/24"]),
+    "default": (["198.51.100.1/24"], ["198.51.100.9/24"]),
     "a": (["10.0.0.1/24", "fd00::1/64"], ["10.0.0.5/24", "fd00::5/64"]),
     "b": (["10.0.0.1/24", "fd00::1/64"], ["10.0.0.5/24", "fd00::5/64"]),
 }
@@ -69,18 +70,20 @@ def web(*members: dict[str, Any]) -> str:
 
 
 async def plug(device: Device, lab: Lab, *tables: str) -> None:
-    """Each of the tables with a host on its link; those of `a` and `b` serve on 8080 under their table's name."""
+    """Each of the tables with a host on its link; those of `a`, `b` and `default` serve on 8080 under their table's name."""
     for table in tables:
         link, host = NETWORKS[table]
         await lab.host(table, Cable(card=f"card-{table}"), host)
         lan = {"routeTable": f"routeTables/{table}", "linkName": "lan", "physical": {"linkName": f"card-{table}"}}
         await device.apply(doc(f"routeTables/{table}"), doc(f"interfaces/{table}-lan", **lan, addresses=link))
-        if table in ("a", "b"):
-            await serve(lab.hosts[table], table)
+        if table in ("a", "b", "default"):
+            await serve(lab.hosts[table], table, *(address.split("/")[0] for address in host))
 
 
-async def serve(host: Host, name: str) -> None:
-    listen = ["--listen", "10.0.0.5:8080", "--listen", "[fd00::5]:8080"]
+async def serve(host: Host, name: str, *addresses: str) -> None:
+    listen = [
+        part for address in addresses for part in ("--listen", f"[{address}]:8080" if ":" in address else f"{address}:8080")
+    ]
     backend = await host.start([*TRAFFIC, "serve", *listen, "--name", name])
     assert backend.stdout is not None
     assert b"listening" in await backend.stdout.readline()
@@ -179,6 +182,25 @@ async def test_both_families_arrive_and_are_forwarded_to_both(device: Device, la
     await device.apply(vservice("web", *frontends, main=[A, {**B, "address": "fd00::5"}]))
     for target in ("203.0.113.10", "[2001:db8:1::10]"):
         assert Counter(await served_by(lab.hosts["dmz"], target)) == {"a": 4, "b": 4}
+
+
+async def test_default_is_listened_in_and_forwarded_to_as_any_other_table(device: Device, lab: Lab) -> None:
+    await plug(device, lab, "default", "dmz", "a")
+    outside = {"name": "up", "routeTable": "routeTables/default", "address": "198.51.100.9", "port": 8080}
+    frontends = frontend("in", "default", "198.51.100.10", pool="a"), frontend("out", "dmz", "203.0.113.10", pool="up")
+    await device.apply(vservice("web", *frontends, a=[A], up=[outside]))
+    assert set(await served_by(lab.hosts["default"], "198.51.100.10")) == {"a"}
+    assert set(await served_by(lab.hosts["dmz"], "203.0.113.10")) == {"default"}
+
+
+async def test_haproxy_itself_stands_in_no_network(device: Device, lab: Lab) -> None:
+    """So that a socket of it that were made in no table would lead nowhere."""
+    await plug(device, lab, "dmz", "a")
+    await device.apply(vservice("web", frontend("dmz", "dmz", "203.0.113.10"), main=[A]))
+    own = [Path(f"/proc/{pid}/ns/net").stat().st_ino for pid in device.pids("haproxy")]
+    assert Path("/proc/self/ns/net").stat().st_ino not in own
+    links = await proc.run(["nsenter", f"--net=/proc/{device.pid('haproxy')}/ns/net", "ip", "-o", "link", "show", "up"])
+    assert links.check().stdout == ""
 
 
 async def test_a_member_that_refuses_costs_no_client_its_request(device: Device, lab: Lab) -> None:
@@ -293,13 +315,18 @@ async def test_a_restarted_proxy_finds_everything_as_it_should_be(device: Device
 async def test_a_port_that_another_process_holds_stops_nobody_else(device: Device, lab: Lab) -> None:
     await plug(device, lab, "dmz", "office", "a", "b")
     await device.apply(web(A, B))
-    async with held("dmz", "203.0.113.11", 80):
-        wanted = [
-            vservice("blocked", frontend("free", "office", "192.0.2.11"), frontend("held", "dmz", "203.0.113.11"), main=[A]),
-            *(vservice(f"v{port}", frontend("fe", "office", "192.0.2.11", port), main=[B]) for port in range(81, 90)),
-        ]
+    wanted = [
+        vservice("blocked", frontend("free", "office", "192.0.2.11"), frontend("held", "dmz", "203.0.113.11"), main=[A]),
+        *(vservice(f"v{port}", frontend("fe", "office", "192.0.2.11", port), main=[B]) for port in range(81, 90)),
+    ]
+
+    async def change() -> None:
         await device.apply(*wanted, wait=False)
         await device.wait_until_state("vServices/v89", "READY")
+
+    async with held("dmz", "203.0.113.11", 80):
+        # HAProxy would pause all listeners for two seconds where it cannot open one.
+        assert set(await while_loaded(lab.hosts["dmz"], "203.0.113.10:80", change)) == {"ok", "a", "b"}
         blocked = await device.wait_until_state("vServices/blocked", "DEGRADED")
     assert isinstance(blocked, v_service_pb2.VService)
     parts = {part.name: part.reason for part in blocked.status.frontends if part.service == "proxy"}

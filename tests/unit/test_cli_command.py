@@ -222,17 +222,24 @@ def test_pruning_takes_the_labels_that_all_have_in_common() -> None:
 # --- waiting ---
 
 
-class _Gateway:
-    """Answers Wait with the given responses, then as `ending` says."""
+# Longer than patience lasts in these tests.
+PAUSE = 0.05
 
-    def __init__(self, responses: list[config_pb2.WaitResponse], ending: str = "end") -> None:
+
+class _Gateway:
+    """Answers Wait with the given responses, pauses where a number of seconds stands, then ends as `ending` says."""
+
+    def __init__(self, responses: list[config_pb2.WaitResponse | float], ending: str = "end") -> None:
         self._responses, self._ending = responses, ending
         self.config = SimpleNamespace(Wait=None)
         self.connection = client.Connection("unix:x", None, 1)
 
     async def stream(self, _method: Any, _request: Any) -> AsyncIterator[config_pb2.WaitResponse]:
         for response in self._responses:
-            yield response
+            if isinstance(response, float):
+                await asyncio.sleep(response)
+            else:
+                yield response
         if self._ending == "silence":
             await asyncio.Event().wait()
         if self._ending == "deadline":
@@ -246,7 +253,7 @@ def told(name: str, state: status_pb2.State.ValueType, *, done: bool = False) ->
     return config_pb2.WaitResponse(name=name, done=done, state=state, conditions=[] if done else [condition])
 
 
-async def waited(*responses: config_pb2.WaitResponse, ending: str = "end") -> int:
+async def waited(*responses: config_pb2.WaitResponse | float, ending: str = "end") -> int:
     targets = [progress.target(name) for name in ("interfaces/a", "interfaces/b")]
     return await progress.wait(cast("client.Client", _Gateway(list(responses), ending)), targets)
 
@@ -272,7 +279,7 @@ async def test_waiting_for_what_is_in_error_fails_and_says_why(
 
 async def test_an_error_that_passes_is_waited_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "_HOPELESS_S", 0.01)
-    assert await waited(*HOPELESS, DONE[1]) == exits.DONE
+    assert await waited(*HOPELESS, told("interfaces/b", status_pb2.STATE_PENDING), PAUSE, DONE[1]) == exits.DONE
 
 
 async def test_what_is_pending_is_waited_for_until_the_time_is_up(
@@ -280,7 +287,7 @@ async def test_what_is_pending_is_waited_for_until_the_time_is_up(
 ) -> None:
     monkeypatch.setattr(progress, "_HOPELESS_S", 0.01)
     pending = told("interfaces/a", status_pb2.STATE_PENDING)
-    assert await waited(pending, HOPELESS[1], ending="deadline") == exits.TIMED_OUT
+    assert await waited(pending, HOPELESS[1], PAUSE, ending="deadline") == exits.TIMED_OUT
     shown = capsys.readouterr().err
     assert "not as wanted after 1 s" in shown
     assert "interfaces/a  PENDING" in shown

@@ -100,3 +100,7 @@ def test_kind_with_one_observer_needs_no_other() -> None:
     entry = store.Entry("key", desired.SerializeToString(), 5, 9)
     part = route_table_pb2.RouteTableStatus(observed_generation=1, state=READY)
     assert _told(progress(Goal("routeTables/a", 1, deleted=False, incarnation=5), entry, {"nsmanager": part})).done
+
+
+def test_generation_that_is_not_stored_yet_is_waited_for() -> None:
+    assert not _wait(_entry(1), {"proxy": _part(1), "nsmanager": _part(1)}, generation=2).done

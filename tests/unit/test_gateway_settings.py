@@ -64,11 +64,13 @@ def test_variables_stand_in_for_flags_and_flags_add_to_lists() -> None:
     assert parsed.tls == settings.Tls(Path("c"), Path("other"), Path("ca"))
 
 
-def test_help_names_every_flag_with_its_variable(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_and_readme_name_every_flag_with_its_variable(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         settings.parse(["--help"], {})
     assert ended.value.code == 0
+    readme = Path(settings.__file__).with_name("README.md").read_text(encoding="utf-8")
     text = capsys.readouterr().out
     for flag in ("--admin-uid", "--listen", "--tls-cert", "--tls-key", "--client-ca"):
-        assert flag in text
-        assert f"CROSSNS_GATEWAY_{flag[2:].replace('-', '_').upper()}" in text
+        for words in (flag, f"CROSSNS_GATEWAY_{flag[2:].replace('-', '_').upper()}"):
+            assert words in text
+            assert f"`{words}`" in readme

@@ -16,7 +16,7 @@ from services.nsmanager.launcher import agents, inotify, place, records, session
 from services.nsmanager.launcher.engine import Engine
 from services.nsmanager.launcher.fence import Fence
 from services.nsmanager.launcher.loop import Loop
-from services.nsmanager.launcher.namespace import Incarnation, Namespaces
+from services.nsmanager.launcher.namespace import DEFAULT, Incarnation, Namespaces
 
 _NSMANAGER = frozenset({"nsmanager"})
 _PROXY = frozenset({"proxy"})
@@ -30,7 +30,6 @@ _DUTIES: dict[type[operation.Message], frozenset[str] | None] = {
     operation.ListEngines: None,
     operation.Statistics: None,
 }
-_DEFAULT = "default"
 _log = logging.getLogger(__name__)
 
 
@@ -53,6 +52,7 @@ class Launcher:
             message = f"another launcher serves {self._layout.run}: stop it first"
             raise errors.FailedPrecondition("FOREIGN_OBJECT", message)
         self._namespaces.recover()
+        self._namespaces.show_default()
         self._watch_signals()
         self._adopt()
         inotify.watch(self._loop, self._layout.netns, self._on_names)
@@ -68,7 +68,7 @@ class Launcher:
 
     def _adopt(self) -> None:
         self._agents.start_zygote()
-        self._agents.ensure(agents.Fork(_DEFAULT, self._cookie, ""), _ignore)
+        self._agents.ensure(agents.Fork(DEFAULT, self._cookie, ""), _ignore)
         for incarnation in self._namespaces.all():
             self._agents.ensure(_fork(incarnation), _ignore)
         self._agents.sweep()
@@ -122,7 +122,8 @@ class Launcher:
         incarnation = self._namespaces.find(table)
         if incarnation is None:
             raise errors.FailedPrecondition("ROUTE_TABLE_ABSENT", f"{table} has no namespace: create it", table=table)
-        self._tally.writes += 1
+        if not self._namespaces.sight(table, incarnation).attached:
+            self._tally.writes += 1
         self._namespaces.attach(incarnation)
         answer(self._show(table, incarnation))
 
@@ -141,13 +142,13 @@ class Launcher:
 
     def _list(self, table: str) -> tuple[operation.Namespace, ...]:
         known = {found.table: found for found in self._namespaces.all()}
-        wanted = [table] if table else [_DEFAULT, *sorted(known)]
-        return tuple(self._show(name, known.get(name)) for name in wanted if name == _DEFAULT or name in known)
+        wanted = [table] if table else [DEFAULT, *sorted(known)]
+        return tuple(self._show(name, known.get(name)) for name in wanted if name == DEFAULT or name in known)
 
     def _show(self, table: str, incarnation: Incarnation | None) -> operation.Namespace:
         agent = self._agents.get(table)
         pid, restarts = (agent.pid, agent.restarts) if agent else (0, 0)
-        if table == _DEFAULT:
+        if table == DEFAULT:
             return operation.Namespace(table=table, cookie=self._cookie, attached=True, agent_pid=pid, agent_restarts=restarts)
         sight = self._namespaces.sight(table, incarnation)
         return operation.Namespace(
@@ -183,7 +184,7 @@ def _fork(incarnation: Incarnation) -> agents.Fork:
 
 
 def _checked(table: str) -> str:
-    if names.check_id(table, "table") == _DEFAULT:
+    if names.check_id(table, "table") == DEFAULT:
         message = "default is the namespace that the device booted in: it stays as it is"
         raise errors.FailedPrecondition("ROUTE_TABLE_BUILT_IN", message)
     return table

@@ -1,4 +1,4 @@
-"""Starts programs under a uid of their own, in a mount namespace whose /run/netns shows each namespace by incarnation.
+"""Starts programs under a uid of their own, in no route table, with a /run/netns that shows each namespace by incarnation.
 
 Called by `engine`. The child keeps two ambient capabilities and can gain nothing; it records itself before it turns into
 the program, so that a launcher that dies in between finds it again.
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from crossns import netns, pidfd
 from crossns.layout import Layout
-from services.nsmanager.launcher import records
+from services.nsmanager.launcher import records, seccomp
 
 _SETPRIV = "/usr/bin/setpriv"
 # HAProxy looks up `namespace NAME` here, a symbolic link on most machines.
@@ -43,7 +43,7 @@ def start(program: Program, layout: Layout) -> int:
         return pid
     try:
         _become(program, layout, launcher)
-    except BaseException as error:  # noqa: BLE001 - nothing may return into the launcher's code from here
+    except BaseException as error:
         with contextlib.suppress(OSError):
             os.write(program.output or 2, f"cannot start {program.argv[0]}: {error}\n".encode())
     os._exit(_FAILED)
@@ -58,7 +58,8 @@ def _become(program: Program, layout: Layout, launcher: int) -> None:
     for standard in (1, 2):
         os.dup2(2 if program.output is None else program.output, standard)
     os.chdir("/")
-    netns.unshare(netns.CLONE_NEWNS)
+    # A network of its own that leads nowhere: what an engine opens outside of the route tables reaches nobody.
+    netns.unshare(netns.CLONE_NEWNS | netns.CLONE_NEWNET)
     # What the launcher mounts later still appears; nothing goes the other way.
     netns.mount(None, Path("/"), netns.MS_REC | netns.MS_SLAVE)
     netns.mount(layout.incarnations, _LOOKED_UP.resolve(), netns.MS_BIND | netns.MS_REC)
@@ -68,6 +69,7 @@ def _become(program: Program, layout: Layout, launcher: int) -> None:
     if os.getppid() != launcher:
         # Its next life knows nothing of this process, or is about to start one of its own.
         sys.exit(_FAILED)
+    seccomp.refuse_pausing()
     os.execve(_SETPRIV, [*_privileges(program.uid), *program.argv], _ENVIRON)
 
 

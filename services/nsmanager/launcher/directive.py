@@ -43,7 +43,7 @@ def check(config: str, engine_dir: Path) -> None:
     if len(config) > CONFIG_MAX:
         raise _refused(0, f"it is longer than {CONFIG_MAX} characters")
     section = ""
-    for number, line in enumerate(config.splitlines(), start=1):
+    for number, line in enumerate(config.split("\n"), start=1):
         words = line.split("#", 1)[0].split()
         if _STRANGE.search(line):
             raise _refused(number, "quotes, escapes, variables and characters beyond ASCII may not stand in it")

@@ -16,6 +16,8 @@ from crossns import errors, netns
 from crossns.layout import Layout
 from services.nsmanager.launcher import records
 
+# The table of the namespace that the launcher was started in.
+DEFAULT = "default"
 # A missing VIP never stops an engine: it may bind before the address is there.
 _SYSCTLS = ("/proc/sys/net/ipv4/ip_nonlocal_bind", "/proc/sys/net/ipv6/ip_nonlocal_bind")
 
@@ -58,8 +60,16 @@ class Namespaces:
             if not netns.is_namespace(path):
                 raise errors.PermanentError("FOREIGN_OBJECT", _HIDDEN.format(path=path), path=path)
 
+    def show_default(self) -> None:
+        """Mount the launcher's own namespace beside the others: engines enter it by its name, as they do any table."""
+        path = self._incarnations / f"{DEFAULT}.{netns.cookie()}"
+        if not netns.is_namespace(path):
+            with self._intending(path):
+                _make_file(path)
+                netns.bind_here(path)
+
     def all(self) -> list[Incarnation]:
-        """By table."""
+        """By table, without `default`, which was not made here."""
         return [found for path in sorted(self._incarnations.iterdir()) if (found := _incarnation(path))]
 
     def find(self, table: str) -> Incarnation | None:
@@ -142,7 +152,8 @@ _HIDDEN = (
 
 def _incarnation(path: Path) -> Incarnation | None:
     table, _, number = path.name.rpartition(".")
-    return Incarnation(table, int(number), path) if number.isdecimal() and netns.is_namespace(path) else None
+    is_ours = table != DEFAULT and number.isdecimal() and netns.is_namespace(path)
+    return Incarnation(table, int(number), path) if is_ours else None
 
 
 def _make_file(path: Path) -> None:

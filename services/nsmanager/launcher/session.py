@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from crossns import errors, fault, operation, wire
+from crossns import errors, fault, names, operation, wire
 from services.nsmanager.launcher.fence import Fence
 from services.nsmanager.launcher.loop import Reactor
 
@@ -149,13 +149,15 @@ class Sessions:
                 self._charter.dispatch(call.operation, answer)
         except errors.CrossnsError as error:
             answer(error)
-        except Exception:  # noqa: BLE001 - our bug in one operation is no reason to stop serving
+        except Exception:
             _log.exception("failed in %s (trace %s)", type(call.operation).__name__, call.traceparent or "-")
             answer(errors.InvariantError("the operation failed inside the privileged process: its log has the details"))
 
     def _welcome(self, session: Session, hello: operation.Hello) -> operation.Welcome:
         if not session.may_speak_for(hello.service):
             raise self._refusal(f"this peer runs as {session.process}, not {hello.service}")
+        # The fence keeps a file of that name.
+        names.check_id(hello.service, "service")
         try:
             self._charter.fence.accept(hello.service, hello.token)
         except errors.CrossnsError:

@@ -1,5 +1,7 @@
 """Every rule of an interface's, a route's and a route table's spec refuses with the field's path and what to do."""
 
+from collections.abc import Mapping
+
 import pytest
 from google.protobuf import json_format
 
@@ -10,11 +12,11 @@ from services.nsmanager import model
 BRIDGE = {"routeTable": "routeTables/a", "bridge": {}}
 
 
-def interface(spec: dict[str, object], name: str = "interfaces/lan") -> interface_pb2.Interface:
+def interface(spec: Mapping[str, object], name: str = "interfaces/lan") -> interface_pb2.Interface:
     return json_format.ParseDict({"name": name, "spec": spec}, interface_pb2.Interface())
 
 
-def route(spec: dict[str, object]) -> route_pb2.Route:
+def route(spec: Mapping[str, object]) -> route_pb2.Route:
     return json_format.ParseDict({"name": "routeTables/a/routes/r", "spec": spec}, route_pb2.Route())
 
 

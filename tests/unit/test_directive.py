@@ -1,0 +1,92 @@
+"""Which HAProxy configurations the launcher lets run."""
+
+from pathlib import Path
+
+import pytest
+
+from crossns import errors
+from services.nsmanager.launcher import directive
+
+ENGINE_DIR = Path("/run/crossns/engines/haproxy")
+GOOD = """\
+# rendered by the proxy service
+global
+    maxconn 2000
+    tune.bufsize 65536
+    stats socket /run/crossns/engines/haproxy/stats.sock mode 660 level admin expose-fd listeners
+    stats timeout 10s
+    log /dev/log local0 info
+defaults
+    mode tcp
+    timeout connect 5s
+    option tcplog
+    no option dontlognull
+    log global
+frontend web/dmz
+    bind 203.0.113.10:80 namespace dmz.4711
+    bind ipv6@[2001:db8::1]:80 namespace dmz.4711
+    tcp-request connection reject if { src 192.0.2.1 }
+    use_backend web/main
+backend web/main
+    balance roundrobin
+    server a1 10.0.0.5:8080 namespace tenant-a.4712 weight 10
+    server a2 [2001:db8::5]:8080 namespace tenant-a.4712
+    server-template spare 2 10.0.0.5:8080 namespace tenant-a.4712 disabled
+"""
+
+
+def test_what_the_proxy_service_renders_may_run() -> None:
+    directive.check(GOOD, ENGINE_DIR)
+
+
+def test_empty_file_may_run() -> None:
+    directive.check("", ENGINE_DIR)
+
+
+BAD = {
+    # section: programs, code, other sections
+    "": ["program x", "resolvers r", "userlist u", "mailers m", "cache c", "http-errors e", "ring r", "bind 10.0.0.1:80", ".if 1"],
+    "global": [
+        *("external-check", "insecure-fork-wanted", "insecure-setuid-wanted", "lua-load /x.lua", "lua-load-per-thread /x.lua"),
+        *("lua-prepend-path /x", "setenv A b", "presetenv A b", "resetenv", "unsetenv A", "user root", "group root", "uid 0"),
+        *("gid 0", "chroot /", "daemon", "pidfile /x", "ca-base /etc", "crt-base /etc", "server-state-file /x", "set-dumpable"),
+        *("module-path /x", "module-load x.so", "ssl-engine x", "master-worker", "mworker-max-reloads 1", "tune.lua.maxmem 1"),
+        *("stats socket /tmp/x.sock", "stats socket /run/crossns/engines/haproxy/../../x", "stats socket 10.0.0.1:99", "stats"),
+        *("stats socket abns@x", "stats socket fd@3", "log 192.0.2.1 local0", "log fd@2 local0", "log udp@192.0.2.1 local0", "log"),
+    ],
+    "frontend f": [
+        *("bind /run/x.sock", "bind unix@/run/x.sock", "bind abns@x", "bind fd@5", "bind sockpair@5", "bind 10.0.0.1:80,/run/x"),
+        *("http-request lua.x", "http-request return status 200 file /etc/passwd", "http-request use-service lua.x"),
+        *("http-request return lf-file /etc/passwd", "acl x src -f /etc/passwd", "errorfile 400 /etc/passwd", "filter spoe"),
+        *("http-request set-var(txn.x) lua.f", "email-alert mailers x", "tcp-request content lua.x", "errorfiles x"),
+    ],
+    "backend b": [
+        *("server a /run/x.sock", "server a unix@/run/x.sock", "option external-check", "external-check command /bin/sh"),
+        *("server-template a 3 unix@/x", "load-server-state-from-file global", "dispatch 10.0.0.1:1", "external-check path /"),
+        *("use-fcgi-app x", "log-forward x"),
+    ],
+}
+
+
+@pytest.mark.parametrize(("section", "line"), [(section, line) for section, lines in BAD.items() for line in lines])
+def test_line_that_could_do_more_than_proxying_is_refused_by_its_number(section: str, line: str) -> None:
+    with pytest.raises(errors.PermanentError) as raised:
+        directive.check(f"# first\n{section}\n    {line}\n", ENGINE_DIR)
+    assert raised.value.reason == "ENGINE_REFUSED"
+    assert "line 3" in raised.value.message
+
+
+@pytest.mark.parametrize("text", ['"', "'", "\\", "$", "\0", "\r", "\x0b", "\x85", "\u2028", "é", "\x7f"])
+def test_word_that_could_be_read_in_two_ways_is_refused(text: str) -> None:
+    with pytest.raises(errors.PermanentError):
+        directive.check(f"global\n    description a{text}b\n", ENGINE_DIR)
+
+
+def test_comment_hides_nothing() -> None:
+    with pytest.raises(errors.PermanentError):
+        directive.check("global # comment\n    daemon # comment\n", ENGINE_DIR)
+
+
+def test_file_without_measure_is_refused() -> None:
+    with pytest.raises(errors.PermanentError):
+        directive.check("#" * (directive.CONFIG_MAX + 1), ENGINE_DIR)
