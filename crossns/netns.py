@@ -126,7 +126,7 @@ def _in_thread(enter: Callable[[], None], function: Callable[[], T]) -> T:
         try:
             enter()
             results.append(function())
-        except BaseException as failure:
+        except BaseException as failure:  # noqa: BLE001 - it is raised again in the caller's thread
             failures.append(failure)
 
     thread = threading.Thread(target=run)

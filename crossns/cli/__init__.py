@@ -10,6 +10,6 @@ from typing import NoReturn
 
 def main() -> NoReturn:
     """The console script."""
-    from crossns.cli import root
+    from crossns.cli import root  # noqa: PLC0415 - whoever imports the package to look at it does not need click
 
     sys.exit(root.run(sys.argv[1:]))

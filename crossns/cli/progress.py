@@ -89,8 +89,8 @@ def _display(total: int) -> Iterator[Show]:
     if not sys.stderr.isatty():
         yield _print_line
         return
-    from rich import progress
-    from rich.console import Console
+    from rich import progress  # noqa: PLC0415 - only a terminal pays for it
+    from rich.console import Console  # noqa: PLC0415
 
     parts = (
         progress.SpinnerColumn(),

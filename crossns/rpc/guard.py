@@ -130,7 +130,7 @@ async def _mapped(context: Context) -> AsyncIterator[None]:
         raise
     except errors.CrossnsError as error:
         await _refuse(error, context)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever a servicer forgot to map is a bug
         await _refuse(errors.InvariantError(str(error)), context)
 
 
@@ -151,7 +151,7 @@ def _observed(method: str, context: Context) -> Iterator[telemetry.Span]:
     with telemetry.span(method[1:], parent=parent, kind="server", **_attributes(method)) as span:
         try:
             yield span
-        except (Exception, asyncio.CancelledError) as error:
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - raised again below
             failure = error
             _tell(span, method, error, context)
     if failure is not None:

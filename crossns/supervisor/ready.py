@@ -26,9 +26,9 @@ async def _etcd_is_healthy(where: str) -> bool:
 
 
 async def _grpc_is_serving(where: str) -> bool:
-    from grpc_health.v1 import health_pb2, health_pb2_grpc
+    from grpc_health.v1 import health_pb2, health_pb2_grpc  # noqa: PLC0415 - takes longer than the other kinds' whole check
 
-    from crossns import rpc
+    from crossns import rpc  # noqa: PLC0415
 
     if not await _accepts(where):
         return False
@@ -43,7 +43,7 @@ KINDS = {"socket": _accepts, "etcd": _etcd_is_healthy, "grpc": _grpc_is_serving}
 
 async def wait(kind: str, where: str) -> None:
     """Until it is ready."""
-    from crossns import errors
+    from crossns import errors  # noqa: PLC0415
 
     while True:
         try:

@@ -150,7 +150,7 @@ async def running(wanted: stack.Stack, layout: Layout, environ: Mapping[str, str
         tasks = await suite.keep_all(group)
         try:
             yield suite
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - raised again below, by itself and not in a group
             failure = error
         finally:
             await suite.stop()

@@ -14,7 +14,7 @@ from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from signal import SIGKILL, Signals
+from signal import SIGKILL, SIGSTOP, Signals
 
 from aetcd import rpc
 
@@ -60,8 +60,10 @@ class Member:
         await self.wait_until_answering()
 
     def signal(self, number: Signals) -> None:
-        """SIGSTOP freezes it, SIGCONT lets it go on."""
+        """SIGSTOP freezes it, SIGCONT lets it go on. Returns when it stands still."""
         proc.kill(self.process, number)
+        if number == SIGSTOP:
+            os.waitid(os.P_PID, self.process.pid, os.WSTOPPED)
 
     async def end(self, number: Signals = SIGKILL) -> None:
         """End it and wait for that; one that was not started or has ended is left as it is."""

@@ -12,8 +12,8 @@ async def build(context: Context) -> App:
     device = driver.Device(
         context.settings.layout,
         context.token,
-        on_change=lambda unit: loop.trigger(unit),
-        on_links=lambda: loop.trigger_unsettled(),
+        on_change=lambda unit: loop.trigger(unit),  # noqa: PLW0108 - there is no loop yet
+        on_links=lambda: loop.trigger_unsettled(),  # noqa: PLW0108
     )
     rooms = Rooms(model.World(context.keys), plan.plan, plan.report, device)
     loop = Reconciler(rooms, context.backend, context.snapshot, context.keys, context.fence, registries)

@@ -14,7 +14,7 @@ async def build(context: Context) -> App:
         context.settings.layout,
         context.token,
         settings.from_environ(os.environ),
-        on_change=lambda unit: loop.trigger(unit),
+        on_change=lambda unit: loop.trigger(unit),  # noqa: PLW0108 - there is no loop yet
     )
     rooms = Rooms(model.World(context.keys), plan.plan, plan.report, device)
     loop = Reconciler(rooms, context.backend, context.snapshot, context.keys, context.fence, {model.COLLECTION: registry})

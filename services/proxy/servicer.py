@@ -35,7 +35,7 @@ class VServices(v_service_pb2_grpc.VServicesServicer):
 
 def draft(message: Resource) -> Draft:
     """Each frontend claims its port of the VIP in its table; every route table that is named must exist and stay."""
-    assert isinstance(message, v_service_pb2.VService)
+    assert isinstance(message, v_service_pb2.VService)  # noqa: S101 - by its kind
     vservice = model.v_service(message)
     return Draft(claims(vservice), references(vservice))
 

@@ -222,7 +222,7 @@ CALLS = {
     ),
     "page token of another list": Call(
         "ListRouteTables",
-        table.ListRouteTablesRequest(page_token="x"),
+        table.ListRouteTablesRequest(page_token="x"),  # noqa: S106 - it is none
         "INVALID_ARGUMENT",
         "INVALID_PAGE_TOKEN",
         "begin without one",

@@ -74,12 +74,13 @@ async def test_bug_is_internal_without_its_words_but_logged(channel: aio.Channel
     assert "ZeroDivisionError: a secret" in caplog.text
 
 
-async def test_abort_of_a_servicer_passes_as_it_is(channel: aio.Channel) -> None:
+async def test_abort_of_a_servicer_passes_as_it_is(channel: aio.Channel, caplog: pytest.LogCaptureFixture) -> None:
     stub = v_service_pb2_grpc.VServicesStub(channel)
     with pytest.raises(aio.AioRpcError) as caught:
         await stub.GetVService(v_service_pb2.GetVServiceRequest(name="vServices/abort"), timeout=WITHIN_S, metadata=ADMIN)
     assert (caught.value.code(), caught.value.details()) == (grpc.StatusCode.DATA_LOSS, "the toy's own words")
     assert toy.ABORT_DETAIL in set(caught.value.trailing_metadata())  # type: ignore[comparison-overlap] # wrong in the types
+    assert caplog.text == ""
 
 
 async def test_largest_error_fits_into_what_clients_take(channel: aio.Channel) -> None:

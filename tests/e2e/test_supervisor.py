@@ -91,7 +91,8 @@ async def pids(pattern: str) -> list[int]:
 
 async def test_processes_start_when_those_they_need_are_ready_and_stop_in_reverse(layout: Layout) -> None:
     log = Log()
-    first, second = service(layout, "first"), service(layout, "second", after=("first",))
+    slow = SERVICE.replace("listening.bind", "import time; time.sleep(0.3); listening.bind")
+    first, second = service(layout, "first", code=slow), service(layout, "second", after=("first",))
     async with running(layout, of(layout, first, second), log) as made:
         await until_ready(made)
     events = [(name, line) for name, line in log if not line.startswith("{")]

@@ -274,3 +274,22 @@ async def test_collector_that_is_gone_delays_neither_calls_nor_the_end_of_a_proc
         for name in ("gateway", "toy"):
             assert await chain.end(name) < telemetry.SHUTDOWN_MAX_S + 3
             assert chain.processes[name].returncode == 0
+
+
+_SHUTDOWN = """
+import time
+from crossns import telemetry
+telemetry.setup("script")
+with telemetry.span("lost"):
+    pass
+began = time.monotonic()
+telemetry.shutdown()
+print(time.monotonic() - began)
+"""
+
+
+async def test_last_spans_are_waited_for_in_bounded_time() -> None:
+    async with _black_hole() as endpoint:
+        ended = (await proc.run([sys.executable, "-c", _SHUTDOWN], environ=_environ(endpoint))).check()
+    # An attempt to send them would last for twice that.
+    assert float(ended.stdout) < 1.5 * telemetry.SHUTDOWN_MAX_S

@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from signal import SIGCONT, SIGSTOP
+from typing import Any
 
 import pytest
 from google.protobuf import json_format
@@ -106,9 +107,7 @@ def report(
 class Process:
     """One service process: its own view of the store, one device shared with others."""
 
-    def __init__(
-        self, backend: store.Store, device: Device, fence: store.CreatedAt, on_apply: OnApply | None = None
-    ) -> None:
+    def __init__(self, backend: store.Store, device: Device, fence: store.CreatedAt, on_apply: OnApply | None = None) -> None:
         self.cache = cache.Cache(backend, KEYS.device_prefix)
         self.registries = servicer.registries(backend, KEYS)
         self.device = device
@@ -230,7 +229,7 @@ class Mortal:
         await self.effect()
         return revision
 
-    def __getattr__(self, name: str) -> object:
+    def __getattr__(self, name: str) -> Any:
         return getattr(self._backend, name)
 
 

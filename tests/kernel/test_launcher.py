@@ -36,6 +36,11 @@ def name_of(table: str) -> Path:
     return LAYOUT.netns / table
 
 
+def incarnations() -> list[str]:
+    """The mounts that stand for namespaces which the launcher made."""
+    return [path.name for path in LAYOUT.incarnations.iterdir() if not path.name.startswith("default.")]
+
+
 def is_alive(pid: int) -> bool:
     return Path(f"/proc/{pid}/cmdline").exists() and bool(Path(f"/proc/{pid}/cmdline").read_bytes())
 
@@ -85,7 +90,7 @@ async def test_destroyed_namespace_is_gone_and_its_successor_is_another(tree: Tr
         assert await launcher.call(operation.DestroyNamespace(table="a")) is None
     assert not is_alive(first.agent_pid)
     assert not name_of("a").exists()
-    assert list(LAYOUT.incarnations.iterdir()) == []
+    assert incarnations() == []
     assert (await tree.create("a")).cookie != first.cookie
 
 
@@ -138,7 +143,7 @@ async def test_name_that_is_no_id_reaches_no_file(tree: Tree, table: str) -> Non
     launcher = await tree.launcher()
     for wanted in (operation.CreateNamespace(table=table), operation.DestroyNamespace(table=table)):
         assert (await refusal(launcher, wanted)).reason in {"INVALID_NAME", "REQUIRED_FIELD", "ROUTE_TABLE_BUILT_IN"}
-    assert list(LAYOUT.incarnations.iterdir()) == []
+    assert incarnations() == []
 
 
 # --- who may ----------------------------------------------------------------------------------------------------------
@@ -319,7 +324,7 @@ async def test_launcher_killed_at_any_moment_leaks_nothing(
             await launcher.call(operation.CreateNamespace(table=table))
             await launcher.call(operation.DestroyNamespace(table=table))
         await wait_until(lambda: agents() == ["default"])
-        assert list(LAYOUT.incarnations.iterdir()) == []
+        assert incarnations() == []
         assert list(LAYOUT.netns.iterdir()) == []
 
 

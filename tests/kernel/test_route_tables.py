@@ -39,7 +39,9 @@ async def link(name: str, table: str = "") -> dict[str, Any] | None:
 
 
 async def addresses(name: str, table: str = "") -> set[str]:
-    found: dict[str, Any] = next((each for each in await ip("address", "show", table=table) if each["ifname"] == name), {"addr_info": []})
+    found: dict[str, Any] = next(
+        (each for each in await ip("address", "show", table=table) if each["ifname"] == name), {"addr_info": []}
+    )
     return {f"{each['local']}/{each['prefixlen']}" for each in found["addr_info"] if each.get("scope") == "global"}
 
 

@@ -45,14 +45,14 @@ def test_empty_file_may_run() -> None:
 
 BAD = {
     # section: programs, code, other sections
-    "": ["program x", "resolvers r", "userlist u", "mailers m", "cache c", "http-errors e", "ring r", "bind 10.0.0.1:80", ".if 1"],
+    "": ["program x", "resolvers r", "userlist u", "mailers m", "cache c", "http-errors e", "ring r", "bind 10.0.0.1:80", ".if"],
     "global": [
         *("external-check", "insecure-fork-wanted", "insecure-setuid-wanted", "lua-load /x.lua", "lua-load-per-thread /x.lua"),
         *("lua-prepend-path /x", "setenv A b", "presetenv A b", "resetenv", "unsetenv A", "user root", "group root", "uid 0"),
         *("gid 0", "chroot /", "daemon", "pidfile /x", "ca-base /etc", "crt-base /etc", "server-state-file /x", "set-dumpable"),
         *("module-path /x", "module-load x.so", "ssl-engine x", "master-worker", "mworker-max-reloads 1", "tune.lua.maxmem 1"),
         *("stats socket /tmp/x.sock", "stats socket /run/crossns/engines/haproxy/../../x", "stats socket 10.0.0.1:99", "stats"),
-        *("stats socket abns@x", "stats socket fd@3", "log 192.0.2.1 local0", "log fd@2 local0", "log udp@192.0.2.1 local0", "log"),
+        *("stats socket abns@x", "stats socket fd@3", "log 192.0.2.1 local0", "log fd@2 local0", "log udp@192.0.2.1 x", "log"),
     ],
     "frontend f": [
         *("bind /run/x.sock", "bind unix@/run/x.sock", "bind abns@x", "bind fd@5", "bind sockpair@5", "bind 10.0.0.1:80,/run/x"),

@@ -113,7 +113,7 @@ def test_every_error_carries_one_error_info_of_our_domain_and_of_the_registry(er
     packed = [detail for detail in status.of(error).details if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR)]
     (info,) = (error_details_pb2.ErrorInfo.FromString(detail.value) for detail in packed)
     assert info.domain == "crossns"
-    assert f"REASON_{info.reason}" in errors_pb2.Reason.keys()
+    assert f"REASON_{info.reason}" in errors_pb2.Reason.keys()  # noqa: SIM118 - an enum's wrapper
     assert dict(info.metadata) == error.metadata
 
 

@@ -68,7 +68,7 @@ async def _echo(target: str) -> None:
     # Several attempts of one process run at once; each wants its own answer only.
     request = _echo_request(_ECHO_REQUEST[version], secrets.randbits(16))
     with socket.socket(family, socket.SOCK_RAW, protocol) as raw:
-        raw.setblocking(False)
+        raw.setblocking(False)  # noqa: FBT003 - the name of the parameter is the method's
         raw.connect((target, 0))
         await loop.sock_sendall(raw, request)
         while True:

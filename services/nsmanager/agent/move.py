@@ -39,11 +39,21 @@ def _carry(rtnl: Rtnl, found: operation.Link, place: Place, wanted: operation.Mo
         links.add_names(rtnl, found.index, added)
         links.change(rtnl, found.index, [("IFLA_IFNAME", wanted.new_name), *place.attributes])
     except Refused as refused:
-        # Some of them may not have been put on. A link that did move keeps them: they say whose it is.
-        left = observe.link(rtnl, wanted.name)
-        links.drop_names(rtnl, found.index, [name for name in added if left and name in links.own_names(left)])
+        _undo(rtnl, place, wanted, added)
         refusal = fault(refused, f"move {wanted.name} to {wanted.table} as {wanted.new_name}", link=wanted.name)
         raise links.collision(refused, wanted.new_name, wanted.table) or refusal from refused
+
+
+def _undo(rtnl: Rtnl, place: Place, wanted: operation.MoveLink, added: list[str]) -> None:
+    """The kernel may have moved the link and then failed to rename it: it comes back, and what was put on comes off."""
+    gone = None if place.is_own else observe.link(place.rtnl, wanted.name)
+    if gone is not None and set(added) <= set(links.own_names(gone)) and observe.link(rtnl, wanted.name) is None:
+        with place.from_there() as home:
+            links.change(place.rtnl, gone.index, home)
+    # Some of them may not have been put on.
+    left = observe.link(rtnl, wanted.name)
+    if left is not None:
+        links.drop_names(rtnl, left.index, [name for name in added if name in links.own_names(left)])
 
 
 def _finish(place: Place, wanted: operation.MoveLink) -> None:

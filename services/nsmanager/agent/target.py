@@ -32,6 +32,16 @@ class Place:
         """What sends a link there."""
         return [] if self._fd is None else [("IFLA_NET_NS_FD", self._fd)]
 
+    @staticmethod
+    @contextmanager
+    def from_there() -> Iterator[Attributes]:
+        """What sends a link from there to the agent's own namespace."""
+        fd = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            yield [("IFLA_NET_NS_FD", fd)]
+        finally:
+            os.close(fd)
+
 
 @dataclass(frozen=True, slots=True)
 class Tables:

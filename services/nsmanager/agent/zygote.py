@@ -66,7 +66,7 @@ def _be_agent(fork: agents.Fork, launcher: socket.socket, layout: Layout, tables
         status = 0
     except SystemExit as reason:
         _log.info("no agent of %s is needed here: %s", fork.table, reason)
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - logged, and the process ends
         _log.exception("the agent of %s ended", fork.table)
     finally:
         with contextlib.suppress(OSError):

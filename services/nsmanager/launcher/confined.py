@@ -43,7 +43,7 @@ def start(program: Program, layout: Layout) -> int:
         return pid
     try:
         _become(program, layout, launcher)
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - nothing may return into the launcher's code from here
         with contextlib.suppress(OSError):
             os.write(program.output or 2, f"cannot start {program.argv[0]}: {error}\n".encode())
     os._exit(_FAILED)

@@ -149,7 +149,7 @@ class Sessions:
                 self._charter.dispatch(call.operation, answer)
         except errors.CrossnsError as error:
             answer(error)
-        except Exception:
+        except Exception:  # noqa: BLE001 - our bug in one operation is no reason to stop serving
             _log.exception("failed in %s (trace %s)", type(call.operation).__name__, call.traceparent or "-")
             answer(errors.InvariantError("the operation failed inside the privileged process: its log has the details"))
 

@@ -21,7 +21,7 @@ def _parse(message: resource.Resource) -> Value:
         return parse.interface(message)
     if isinstance(message, route_pb2.Route):
         return parse.route(message)
-    assert isinstance(message, v_service_pb2.VService)
+    assert isinstance(message, v_service_pb2.VService)  # noqa: S101 - there is no other kind
     return parse.vips(message)
 
 

@@ -67,7 +67,7 @@ def _state(reason: str, failure: errors.CrossnsError | None = None) -> status_pb
 
 def _table(desired: Desired, observed: Observed, failures: Failures) -> route_table_pb2.RouteTableStatus:
     table = desired.table
-    assert table is not None
+    assert table is not None  # noqa: S101 - asked only where there is one
     reason, message = _found(failures.get(table.resource), is_there=observed.snapshot is not None)
     if observed.namespace is not None and observed.namespace.occupied:
         reason = "FOREIGN_OBJECT"

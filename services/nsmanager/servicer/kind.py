@@ -22,7 +22,7 @@ def registries(backend: store.Store, keys: names.Keys) -> dict[str, Registry]:
 
 
 def _route_table(message: Resource) -> Draft:
-    assert isinstance(message, route_table_pb2.RouteTable)
+    assert isinstance(message, route_table_pb2.RouteTable)  # noqa: S101 - by its kind
     index = model.route_table(message).index
     taken = f"spec.index: {index} belongs to {{owner}}: choose another, or 0 for the lowest free"
     claim = Claim("index", str(index), "INDEX_TAKEN", taken, chosen=not message.spec.index)
@@ -30,7 +30,7 @@ def _route_table(message: Resource) -> Draft:
 
 
 def _interface(message: Resource) -> Draft:
-    assert isinstance(message, interface_pb2.Interface)
+    assert isinstance(message, interface_pb2.Interface)  # noqa: S101 - by its kind
     link = model.interface(message)
     claims = [
         Claim(
@@ -52,7 +52,7 @@ def _interface(message: Resource) -> Draft:
 
 
 def _route(message: Resource) -> Draft:
-    assert isinstance(message, route_pb2.Route)
+    assert isinstance(message, route_pb2.Route)  # noqa: S101 - by its kind
     route = model.route(message)
     key = f"{route.table}/{route.kernel_table}/{route.metric}/{route.destination}"
     taken = (
@@ -71,7 +71,7 @@ ROUTE = Kind("routes", "route", _route)
 
 async def _allocate_index(registry: Registry, wanted: Resource, current: Resource | None) -> Resource:
     """The chosen index, or the lowest that nobody has and that does not rest. A race for it starts the write over."""
-    assert isinstance(wanted, route_table_pb2.RouteTable)
+    assert isinstance(wanted, route_table_pb2.RouteTable)  # noqa: S101 - by its kind
     if current is not None:
         return wanted
     if wanted.spec.index:
@@ -90,7 +90,7 @@ async def _allocate_index(registry: Registry, wanted: Resource, current: Resourc
 
 async def _check_gateways(registry: Registry, wanted: Resource, _current: Resource | None) -> Resource:
     """A gateway without an interface must be in the prefix of an interface of the table, or it could not be reached."""
-    assert isinstance(wanted, route_pb2.Route)
+    assert isinstance(wanted, route_pb2.Route)  # noqa: S101 - by its kind
     route = model.route(wanted)
     gateways = [ipaddress.ip_address(hop.gateway) for hop in route.hops if not hop.interface]
     if not gateways:

@@ -1,0 +1,212 @@
+"""The driver against a launcher and a HAProxy of values: when it asks, what it remembers, what it makes of a refusal."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from crossns import errors, operation
+from crossns.layout import Layout
+from services.proxy import driver, model, plan
+from services.proxy.driver import device
+from services.proxy.settings import Settings
+from tests.unit.proxy import sample
+
+STATISTICS = (Path(__file__).parents[2] / "testdata" / "proxy" / "show-stat.txt").read_text(encoding="utf-8")
+CONFIG = "frontend vs.web.fe.fe\n    bind ipv4@203.0.113.10:80 namespace dmz.11 name dmz.11 transparent\n"
+
+OnEvent = Callable[[operation.Event], None]
+
+
+class Launcher:
+    """Answers as the launcher does; `engine` is what it shows, `refusal` what it says to the next configuration."""
+
+    def __init__(self) -> None:
+        self.engine: operation.Engine | None = None
+        self.refusal: errors.CrossnsError | None = None
+        self.is_closed = False
+        self.sessions = 0
+        self.on_event: OnEvent | None = None
+        self.calls: list[object] = []
+
+    async def connect(self, _path: Path, _service: str, _token: operation.Token, on_event: OnEvent) -> "Launcher":
+        self.sessions += 1
+        self.is_closed = False
+        self.on_event = on_event
+        return self
+
+    async def call(self, wanted: operation.Request) -> operation.Result | None:
+        self.calls.append(wanted)
+        match wanted:
+            case operation.ListNamespaces():
+                known = operation.Namespace(table="dmz", cookie=11, attached=True)
+                return operation.Namespaces(items=(known, operation.Namespace(table="odd", cookie=0, attached=False)))
+            case operation.ListEngines():
+                return operation.Engines(items=(self.engine,) if self.engine else ())
+            case operation.StartEngine() if self.refusal is not None:
+                raise self.refusal
+        return None
+
+    async def close(self) -> None:
+        self.is_closed = True
+
+
+class Engine:
+    """HAProxy's master socket."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.path = layout.haproxy_master
+        self.asked: list[bytes] = []
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        self.path.parent.mkdir(parents=True)
+        self._server = await asyncio.start_unix_server(self._answer, self.path)
+
+    async def stop(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            await self._server.wait_closed()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.asked.append(await reader.read())
+        writer.write(STATISTICS.encode())
+        await writer.drain()
+        writer.close()
+
+
+@pytest.fixture
+def launcher(monkeypatch: pytest.MonkeyPatch) -> Launcher:
+    made = Launcher()
+    monkeypatch.setattr("crossns.launcher.Launcher.connect", made.connect)
+    monkeypatch.setattr(device, "_BACK_MAX_S", 0.05)
+    return made
+
+
+@pytest_asyncio.fixture
+async def engine(tmp_path: Path) -> AsyncIterator[Engine]:
+    made = Engine(Layout(run=tmp_path))
+    yield made
+    await made.stop()
+
+
+@pytest.fixture
+def changed() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def observer(tmp_path: Path, launcher: Launcher, changed: list[str]) -> driver.Device:
+    return driver.Device(Layout(run=tmp_path), operation.Token(1, 1), Settings(open_files=20_000), changed.append)
+
+
+def running(pid: int = 7, reloads: int = 0) -> operation.Engine:
+    return operation.Engine(engine="haproxy", pid=pid, config_digest="d" * 64, reloads=reloads)
+
+
+async def test_without_an_engine_nobody_is_asked(observer: driver.Device, engine: Engine) -> None:
+    await engine.start()
+    seen = await observer.observe(model.UNIT)
+    assert (seen.running, seen.digest, seen.serving, engine.asked) == (False, "", frozenset(), [])
+
+
+async def test_only_tables_with_a_namespace_can_be_entered(observer: driver.Device) -> None:
+    assert (await observer.observe(model.UNIT)).namespaces == {"dmz.11"}
+
+
+async def test_the_current_worker_tells_what_it_serves(observer: driver.Device, engine: Engine, launcher: Launcher) -> None:
+    await engine.start()
+    launcher.engine = running()
+    seen = await observer.observe(model.UNIT)
+    assert (seen.running, seen.digest) == (True, "d" * 64)
+    assert sample.listener() in seen.serving
+    assert engine.asked == [b"@1 show stat -1 12 -1\n"]
+
+
+async def test_a_worker_is_asked_once_and_its_successor_again(
+    observer: driver.Device, engine: Engine, launcher: Launcher
+) -> None:
+    await engine.start()
+    for number, shown in enumerate([running(), running(reloads=1), running(pid=8, reloads=1)], start=1):
+        launcher.engine = shown
+        await observer.observe(model.UNIT)
+        await observer.observe(model.UNIT)
+        assert len(engine.asked) == number
+
+
+async def test_an_engine_that_does_not_answer_in_time_runs_nothing(observer: driver.Device, launcher: Launcher) -> None:
+    launcher.engine = running()
+    seen = await observer.observe(model.UNIT)
+    assert (seen.running, seen.digest, seen.serving) == (True, "", frozenset())
+
+
+async def test_an_engine_that_comes_back_is_waited_for(
+    observer: driver.Device, engine: Engine, launcher: Launcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "_BACK_MAX_S", 20.0)
+    launcher.engine = running()
+    observing = asyncio.create_task(observer.observe(model.UNIT))
+    while len(launcher.calls) < 5:
+        await asyncio.sleep(0)
+    await engine.start()
+    assert sample.listener() in (await observing).serving
+
+
+async def test_what_is_refused_is_remembered_and_tried_again_after_a_while(
+    observer: driver.Device, launcher: Launcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launcher.refusal = errors.PermanentError("ENGINE_REFUSED", "parsing [/run/haproxy.candidate:2] : no")
+    with pytest.raises(errors.EngineUnavailable):
+        await observer.apply(plan.StartEngine(CONFIG, frozenset({sample.listener()})))
+    assert set((await observer.observe(model.UNIT)).trial.refused) == {sample.listener()}
+    monkeypatch.setattr(observer, "_retry_at", 0.0)
+    assert (await observer.observe(model.UNIT)).trial == plan.Trial()
+
+
+async def test_what_waited_for_others_has_its_turn_when_they_are_served(observer: driver.Device, launcher: Launcher) -> None:
+    new = frozenset(sample.listener(f"v{index}") for index in range(4))
+    launcher.refusal = errors.PermanentError("ENGINE_REFUSED", "no")
+    with pytest.raises(errors.EngineUnavailable):
+        await observer.apply(plan.StartEngine(CONFIG, new))
+    assert len((await observer.observe(model.UNIT)).trial.postponed) == 2
+    launcher.refusal = None
+    await observer.apply(plan.StartEngine(CONFIG, new))
+    assert (await observer.observe(model.UNIT)).trial == plan.Trial()
+
+
+async def test_a_refusal_that_nothing_new_explains_stays_what_it_is(observer: driver.Device, launcher: Launcher) -> None:
+    launcher.refusal = errors.PermanentError("ENGINE_REFUSED", "no")
+    with pytest.raises(errors.PermanentError):
+        await observer.apply(plan.StartEngine(CONFIG))
+
+
+async def test_a_launcher_that_does_not_answer_is_no_refusal(observer: driver.Device, launcher: Launcher) -> None:
+    launcher.refusal = errors.AgentUnavailable("LAUNCHER_UNAVAILABLE", "no answer")
+    with pytest.raises(errors.AgentUnavailable):
+        await observer.apply(plan.StartEngine(CONFIG, frozenset({sample.listener()})))
+    assert (await observer.observe(model.UNIT)).trial == plan.Trial()
+
+
+async def test_a_lost_session_is_opened_again(observer: driver.Device, launcher: Launcher) -> None:
+    await observer.observe(model.UNIT)
+    await observer.observe(model.UNIT)
+    assert launcher.sessions == 1
+    launcher.is_closed = True
+    await observer.observe(model.UNIT)
+    assert launcher.sessions == 2
+
+
+async def test_the_end_of_the_engine_wakes_the_loop(observer: driver.Device, launcher: Launcher, changed: list[str]) -> None:
+    await observer.observe(model.UNIT)
+    assert launcher.on_event is not None
+    launcher.on_event(operation.AgentExited(table="dmz", pid=5))
+    assert changed == []
+    launcher.on_event(operation.EngineExited(engine="haproxy", pid=7, status=9))
+    assert changed == [model.UNIT]
+
+
+async def test_the_engine_is_stopped_by_the_launcher(observer: driver.Device, launcher: Launcher) -> None:
+    await observer.apply(plan.StopEngine())
+    assert launcher.calls == [operation.StopEngine(engine="haproxy")]
