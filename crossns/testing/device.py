@@ -17,7 +17,7 @@ from grpc import aio
 from crossns import errors, names, operation, resource, rpc, settings
 from crossns.agent import Agent
 from crossns.cli import bundle as cli_bundle
-from crossns.cli import client, document, kinds, running
+from crossns.cli import client, document, kinds, processes, running
 from crossns.launcher import Launcher
 from crossns.layout import Layout
 from crossns.v1 import config_pb2, status_pb2
@@ -109,14 +109,14 @@ class Device:
     # --- processes ---
 
     def pid(self, process: str) -> int:
-        """The process of a service (by its module), an engine (by its program) or an agent (`agent-<table>`)."""
+        """The process of a service (by its module), an engine (by its program) or an agent (`agent <table>`)."""
         found = self.pids(process)
         if not found:
             raise LookupError(f"no process {process}")
         return found[0]
 
     def pids(self, process: str) -> list[int]:
-        return [pid for pid, name in sorted(processes().items()) if name == process]
+        return [each.pid for each in processes.find(self.layout) if each.name == process]
 
     async def kill(self, process: str, number: int = signal.SIGKILL) -> int:
         """End a process and wait until it is gone; its pid."""
@@ -147,28 +147,6 @@ async def _counters(kind: type[Launcher] | type[Agent], path: Path) -> int:
         return counters.writes
     finally:
         await session.close()
-
-
-def processes() -> dict[int, str]:
-    """Every process of the suite here: pid -> nsmanager, proxy, gateway, launcher, zygote, etcd, haproxy, agent-<table>."""
-    found: dict[int, str] = {}
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        with contextlib.suppress(OSError):
-            argv = (entry / "cmdline").read_bytes().split(b"\0")
-            name = (entry / "comm").read_text().strip()
-            found[int(entry.name)] = _name(name, [part.decode(errors="replace") for part in argv])
-    return {pid: name for pid, name in found.items() if name}
-
-
-def _name(comm: str, argv: Sequence[str]) -> str:
-    if comm.startswith("agent-") or comm in ("haproxy", "etcd"):
-        return comm
-    if "-m" in argv[:-1] and (module := argv[argv.index("-m") + 1]).startswith(("services.", "gateway")):
-        name = module.rsplit(".", 1)[-1]
-        return "zygote" if name == "agent" else name
-    return ""
 
 
 def _is_alive(pid: int) -> bool:

@@ -263,7 +263,7 @@ async def prepared(suite: Device) -> AsyncIterator[Device]:
         # Another service has a part of it: its deletion does not end.
         await backend.commit([], [store.Put(names.Keys("local", "proxy").status("routeTables/leaving"), b"")])
         await suite.delete("routeTables/leaving", wait=False)
-        await wait_until(lambda: not suite.pids("agent-leaving") and not (suite.layout.netns / "leaving").exists())
+        await wait_until(lambda: not suite.pids("agent leaving") and not (suite.layout.netns / "leaving").exists())
         yield suite
     finally:
         await backend.close()

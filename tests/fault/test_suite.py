@@ -99,7 +99,7 @@ async def ready(device: Device) -> None:
     await wait_until(is_ready)
 
 
-@pytest.mark.parametrize("process", ["gateway", "nsmanager", "proxy", "etcd", "agent-c", "agent-s", "launcher"])
+@pytest.mark.parametrize("process", ["gateway", "nsmanager", "proxy", "etcd", "agent c", "agent s", "launcher"])
 async def test_killed_process_loses_no_request_and_plans_nothing_when_it_is_back(
     device: Device, client: Host, process: str
 ) -> None:
@@ -176,7 +176,7 @@ async def test_deletion_interrupted_anywhere_leaves_nothing_over(device: Device,
             doc("interfaces/x", routeTable="routeTables/a", bridge={}, addresses=["10.0.0.1/24"]),
             doc("routeTables/a/routes/r", destination="0.0.0.0/0", gateways=[{"address": "10.0.0.9"}]),
         )
-        victim = dice.choice(["nsmanager", "nsmanager", "launcher", "agent-a"])
+        victim = dice.choice(["nsmanager", "nsmanager", "launcher", "agent a"])
         await device.delete("routeTables/a/routes/r", "interfaces/x", wait=False)
         await device.delete("routeTables/a", wait=False)
         await asyncio.sleep(dice.uniform(0, 0.06))
@@ -193,7 +193,7 @@ async def _is_nothing_left(device: Device) -> bool:
         await backend.close()
     left = [key for key in keys if "routeTables/a" in key or "interfaces/x" in key or "claims/link/a" in key]
     incarnations = [path.name for path in device.layout.incarnations.iterdir() if not path.name.startswith("default.")]
-    return not left and not incarnations and not (device.layout.netns / "a").exists() and not device.pids("agent-a")
+    return not left and not incarnations and not (device.layout.netns / "a").exists() and not device.pids("agent a")
 
 
 async def test_cold_boot_brings_every_table_back_with_its_index(device: Device, count: Count) -> None:
@@ -206,7 +206,7 @@ async def test_cold_boot_brings_every_table_back_with_its_index(device: Device, 
     for mount in mounts:
         mount.unlink()
     for each in range(number):
-        os.kill(device.pid(f"agent-t{each}"), signal.SIGKILL)
+        os.kill(device.pid(f"agent t{each}"), signal.SIGKILL)
     await device.kill("launcher")
 
     async def is_back(table: str) -> bool:
