@@ -210,12 +210,12 @@ async def _memory_and_idle(gateway: aio.Channel) -> list[Row]:
             begun, spent_s = time.monotonic(), _cpu_s()
             await asyncio.sleep(IDLE_WINDOW_S)
             idle.append(round(100 * (_cpu_s() - spent_s) / (time.monotonic() - begun), 3))
-            for kind, pids in process.running().items():
-                used_mb = sum(process.pss_mb(pid) for pid in pids)
-                memory.setdefault(kind, []).append(round(used_mb / len(pids) if kind == "agent" else used_mb, 2))
+            for kind, running in process.by_kind().items():
+                used_mb = sum(each.pss_bytes or 0 for each in running) / 1e6
+                memory.setdefault(kind, []).append(round(used_mb / len(running) if kind == "agent" else used_mb, 2))
     rows = [Row(f"ground.memory.{kind}", "MB", Series("PSS", tuple(samples))) for kind, samples in sorted(memory.items())]
     return [*rows, Row("ground.idle_cpu", "% of a core", Series("the whole suite", tuple(idle)))]
 
 
 def _cpu_s() -> float:
-    return sum(process.cpu_s(pid) for pids in process.running().values() for pid in pids)
+    return sum(process.cpu_s(each.pid) for running in process.by_kind().values() for each in running)

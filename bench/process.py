@@ -1,30 +1,25 @@
 """The suite's processes as the kernel accounts for them: memory that is theirs, and time on the processor.
 
-Called by `bench.ground`, inside the sandbox, where every process that is named like one of ours is ours.
+Called by `bench.ground`, inside the sandbox.
 """
 
 import os
-import re
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
-from crossns.testing import device
+from crossns import settings
+from crossns.cli import processes
 
 
-def running() -> Mapping[str, list[int]]:
-    """Pids by kind of process; the agents of all tables are of one kind."""
+def by_kind() -> Mapping[str, list[processes.Process]]:
+    """The processes of the suite here; the agents of all tables are of one kind, the supervisor is left out."""
     found = defaultdict(list)
-    for pid, name in device.processes().items():
-        found["agent" if name.startswith("agent-") else name].append(pid)
+    for process in processes.find(settings.from_environ(os.environ).layout):
+        kind = process.name.partition(" ")[0]
+        if kind != "supervisor":
+            found[kind].append(process)
     return found
-
-
-def pss_mb(pid: int) -> float:
-    """Proportional set size: shared pages counted by share (proc(5))."""
-    text = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
-    (kilobytes,) = re.findall(r"^Pss:\s+(\d+) kB", text, re.MULTILINE)
-    return int(kilobytes) / 1024
 
 
 def cpu_s(pid: int) -> float:
