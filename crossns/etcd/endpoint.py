@@ -63,9 +63,6 @@ class Endpoints:
         self._all = tuple(_endpoint(target, credentials) for target in config.endpoints)
         self._index = 0
 
-    def __len__(self) -> int:
-        return len(self._all)
-
     @property
     def current(self) -> Endpoint:
         return self._all[self._index]

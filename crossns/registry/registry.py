@@ -97,7 +97,7 @@ class Registry:
         return await self._write(wanted.name, decide, options)
 
     async def delete(self, name: str, options: Options) -> Resource | None:
-        """Ask for the deletion (architecture, section 2): refused while others refer to it. None where it is missing and may be."""
+        """Ask for the deletion (architecture, section 2): refused while others refer to it. None where missing is allowed."""
         repeated = await self._is_repeated(options)
         for _ in range(ATTEMPTS):
             view, current = await self._current(name)
@@ -124,6 +124,9 @@ class Registry:
                 revision = await self.store.commit(compares, [] if options.validate_only else effects)
             except store.Conflict as conflict:
                 check.unreferenced(name, conflict)
+                continue
+            except store.LeaseLost:
+                self._request_lease = (0, 0)
                 continue
             return self._merged(store.Entry(self.keys.desired(name), _stored(current), 0, revision), {})
         raise check.contention(name)
@@ -183,6 +186,10 @@ class Registry:
                 ]
                 revision = await self.store.commit(compares, [] if options.validate_only else effects)
             except (store.Conflict, TakenMeanwhile):
+                continue
+            except store.LeaseLost:
+                # The store was restored from before the lease.
+                self._request_lease = (0, 0)
                 continue
             statuses = await self.store.get_many(self._space.status_keys(name)) if current is not None else {}
             return self._merged(store.Entry(self.keys.desired(name), _stored(wanted), 0, revision), statuses)

@@ -200,6 +200,15 @@ async def test_same_request_id_gives_the_first_result_and_another_request_is_ref
     assert await outcome(tables.create(table("b"), other)) == "REQUEST_ID_REUSED"
 
 
+async def test_request_id_is_taken_again_after_its_lease_was_lost(registries: dict[str, Registry], backend: EtcdStore) -> None:
+    tables = registries["routeTables"]
+    await tables.create(table("a"), Options(request_id=str(uuid.uuid4()), fingerprint="one"))
+    (request,) = (await backend.list(KEYS.request(""))).entries
+    await backend.revoke(request.lease)
+    await tables.create(table("b"), Options(request_id=str(uuid.uuid4()), fingerprint="two"))
+    await tables.delete("routeTables/b", Options(request_id=str(uuid.uuid4()), fingerprint="three"))
+
+
 @pytest.mark.parametrize(
     ("wanted", "reason"),
     [
