@@ -8,7 +8,7 @@ import uuid
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
-from crossns import errors, telemetry
+from crossns import errors, names, telemetry
 from crossns.rpc import status
 from crossns.v1 import config_pb2
 from gateway.bundle import Plan, Step
@@ -35,11 +35,12 @@ class Application:
         for level in plan.changes:
             async for response in self._run_level(level):
                 yield response
+        deleted: list[str] = []
         for level in plan.deletions:
+            await self._wait_until_gone(deleted, level)
             async for response in self._run_level(level):
+                deleted.append(response.name)
                 yield response
-            if not self._failed and level is not plan.deletions[-1]:
-                await self._wait_until_gone(level)
 
     async def _run_level(self, steps: Sequence[Step]) -> AsyncGenerator[config_pb2.ApplyResponse, None]:
         slots = asyncio.Semaphore(CONCURRENCY)
@@ -82,8 +83,13 @@ class Application:
         """The same for the same resource of the same bundle (AIP-155)."""
         return str(uuid.uuid5(uuid.UUID(self._request_id), step.name)) if self._request_id else ""
 
-    async def _wait_until_gone(self, level: Sequence[Step]) -> None:
-        targets = [config_pb2.WaitTarget(name=step.name, deleted=True) for step in level]
+    async def _wait_until_gone(self, deleted: Sequence[str], level: Sequence[Step]) -> None:
+        """Until what was deleted of other services no longer refers to `level`, whose own service needs no waiting: there
+        references end as soon as a deletion is asked for."""
+        if self._failed:
+            return
+        owners = {names.owner(step.name) for step in level}
+        targets = [config_pb2.WaitTarget(name=name, deleted=True) for name in deleted if names.owner(name) not in owners]
         async with aclosing(self._waiting.follow(targets)) as answers:
             async for _ in answers:
                 pass

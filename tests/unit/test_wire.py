@@ -1,3 +1,5 @@
+"""The framing of the privileged tree: whatever the pieces, the messages come out, and noise ends the session."""
+
 import contextlib
 import os
 import socket

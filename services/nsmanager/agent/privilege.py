@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# linux/capability.h. SYS_ADMIN: sockets in other tables, where links are moved to. SETUID: setfsuid.
-_SETUID, _NET_BIND_SERVICE, _NET_ADMIN, _NET_RAW, _SYS_ADMIN = 7, 10, 12, 13, 21
-KEPT = (_SETUID, _NET_BIND_SERVICE, _NET_ADMIN, _NET_RAW, _SYS_ADMIN)
+# linux/capability.h. SETUID: setfsuid; NET_RAW: announcements; SYS_ADMIN: a look into the table that a link is moved to.
+_SETUID, _NET_ADMIN, _NET_RAW, _SYS_ADMIN = 7, 12, 13, 21
+KEPT = (_SETUID, _NET_ADMIN, _NET_RAW, _SYS_ADMIN)
 _CAP_VERSION_3 = 0x20080522
 # linux/prctl.h
 _PR_SET_PDEATHSIG, _PR_SET_NAME, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 1, 15, 24, 38
