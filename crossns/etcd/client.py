@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from aetcd import rpc
 
-from crossns import errors, settings, store
+from crossns import errors, settings, store, telemetry
 from crossns.etcd import message, watch
 from crossns.etcd.endpoint import CALL_TIMEOUT_S, END_OF_STREAM, METADATA, Endpoint, Endpoints
 from crossns.retry import Backoff
@@ -127,6 +127,10 @@ class EtcdStore:
     async def commit(self, compares: Sequence[store.Compare], effects: Sequence[store.Effect]) -> int:
         transaction = message.Transaction(tuple(dict.fromkeys(compares)), tuple(effects))
         transaction.check(self._operations_max)
+        with telemetry.span("etcd Txn", kind="client", compares=len(compares), effects=len(effects)):
+            return await self._commit(transaction)
+
+    async def _commit(self, transaction: message.Transaction) -> int:
         was_connected = self._endpoints.current.is_connected
         try:
             response = await self._endpoints.call_once(_txn, transaction.request())

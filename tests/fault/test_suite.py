@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from crossns import names, proc, settings
+from crossns import errors, names, proc, settings
 from crossns.etcd.client import EtcdStore
 from crossns.supervisor import jail
 from crossns.testing.device import Device, doc, wait_until
@@ -123,6 +123,20 @@ async def test_killed_process_loses_no_request_and_plans_nothing_when_it_is_back
 async def test_killed_zygote_is_replaced_when_the_next_agent_is_wanted(device: Device) -> None:
     await device.kill("zygote")
     await device.apply(doc("routeTables/late"))
+
+
+async def test_killed_launcher_answers_again_within_a_second(device: Device) -> None:
+    before = await device.kernel_writes()
+
+    async def answers() -> bool:
+        with contextlib.suppress(errors.AgentUnavailable):
+            return await device.kernel_writes() != {}
+        return False
+
+    os.kill(device.pid("launcher"), signal.SIGKILL)
+    await asyncio.sleep(0.05)
+    await wait_until(answers, timeout_s=1)
+    assert set(before) == {"launcher"}
 
 
 async def test_killed_engine_serves_again_within_a_second(device: Device, client: Host) -> None:
