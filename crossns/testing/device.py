@@ -77,6 +77,7 @@ class Device:
 
     async def clear(self) -> None:
         """Delete every resource but `routeTables/default`, and wait until all are gone."""
+        await wait_until(self.serves)
         gone: list[str] = []
         for collection in ("vServices", "routes", "interfaces", "routeTables"):
             kind = kinds.BY_COLLECTION[collection]
@@ -94,6 +95,15 @@ class Device:
                     return
                 except errors.FailedPrecondition:
                     await asyncio.sleep(0.02)
+
+    async def serves(self) -> bool:
+        """Whether every service answers, also behind a restart."""
+        with contextlib.suppress(errors.TemporaryError):
+            for name in (names.DEFAULT_TABLE, "vServices/none"):
+                with contextlib.suppress(errors.NotFound):
+                    await self.client.get(name)
+            return True
+        return False
 
     async def state(self, name: str) -> str:
         return status_pb2.State.Name((await self.client.get(name)).status.state).removeprefix("STATE_")

@@ -160,7 +160,7 @@ async def test_frozen_nsmanager_that_wakes_up_changes_nothing(device: Device) ->
     second = await proc.start([sys.executable, "-m", "services.nsmanager"], environ=environ, output=None)
     try:
         # What the stale one will find undone when it wakes: it would delete the bridge that the second one makes anew.
-        await wait_until(lambda: _serves(device), timeout_s=40)
+        await wait_until(device.serves, timeout_s=40)
         await device.apply(doc("interfaces/y", routeTable="routeTables/a", bridge={}))
         await device.delete("interfaces/x")
         before = await device.kernel_writes("a", "default")
@@ -172,14 +172,7 @@ async def test_frozen_nsmanager_that_wakes_up_changes_nothing(device: Device) ->
     finally:
         proc.kill(second)
         await second.wait()
-    await wait_until(lambda: _serves(device), timeout_s=40)
-
-
-async def _serves(device: Device) -> bool:
-    with contextlib.suppress(Exception):
-        await device.client.get(names.DEFAULT_TABLE)
-        return True
-    return False
+    await wait_until(device.serves, timeout_s=40)
 
 
 async def test_deletion_interrupted_anywhere_leaves_nothing_over(device: Device, count: Count, dice: random.Random) -> None:
