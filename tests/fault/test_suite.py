@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from crossns import errors, names, proc, settings
+from crossns import errors, proc, settings
 from crossns.etcd.client import EtcdStore
 from crossns.supervisor import jail
 from crossns.testing.device import Device, doc, wait_until
