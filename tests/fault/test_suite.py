@@ -10,54 +10,28 @@ import os
 import random
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from crossns import errors, proc, settings
 from crossns.etcd.client import EtcdStore
 from crossns.supervisor import jail
 from crossns.testing.device import Device, doc, wait_until
-from crossns.testing.lab import Cable, Host, Lab
+from tests.fault.crossing import TRAFFIC, client, ready
+
+__all__ = ["client"]
+from crossns.testing.lab import Host
 
 pytestmark = [pytest.mark.fault, pytest.mark.asyncio(loop_scope="module")]
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "two-tenants.yaml"
-TRAFFIC = [sys.executable, "-m", "crossns.testing.traffic"]
 # The least load under which "0 failed" means anything here: two cores carry client, proxy, backends and the fault.
 KEPT_ALIVE_MIN = 200
 NEW_MIN = 40
 Count = Callable[[int, int], int]
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def client(device: Device, lab: Lab) -> AsyncIterator[Host]:
-    """A client of one tenant's service, which is READY: network `c`, VIP 203.0.113.10, backend 10.0.0.5 in network `s`."""
-    host = await lab.host("client", Cable("card-c"), ["203.0.113.6/24"])
-    server = await lab.host("server", Cable("card-s"), ["10.0.0.5/24"])
-    await server.start([*TRAFFIC, "serve", "--listen", "10.0.0.5:8080", "--name", "s"], output=None)
-    await device.apply(
-        doc("routeTables/c"),
-        doc("routeTables/s"),
-        doc("interfaces/c", routeTable="routeTables/c", physical={"linkName": "card-c"}, addresses=["203.0.113.1/24"]),
-        doc("interfaces/s", routeTable="routeTables/s", physical={"linkName": "card-s"}, addresses=["10.0.0.1/24"]),
-        doc(
-            "vServices/web",
-            protocol="TCP",
-            frontends=[{"name": "f", "routeTable": "routeTables/c", "address": "203.0.113.10", "port": 80}],
-            pools=[
-                {
-                    "name": "p",
-                    "members": [{"name": "m", "routeTable": "routeTables/s", "address": "10.0.0.5", "port": 8080}],
-                }
-            ],
-        ),
-    )
-    yield host
-    await device.delete("vServices/web")
 
 
 async def load(host: Host, seconds: float) -> dict[str, Any]:
@@ -88,15 +62,6 @@ def check_load(seen: dict[str, Any], seconds: float) -> None:
 def operations_since(device: Device, mark: int) -> list[str]:
     """Lines that say that a loop changed something."""
     return [line for _, line in device.log[mark:] if '"operations"' in line]
-
-
-async def ready(device: Device) -> None:
-    async def is_ready() -> bool:
-        with contextlib.suppress(Exception):
-            return await device.state("vServices/web") == "READY" and await device.state("routeTables/s") == "READY"
-        return False
-
-    await wait_until(is_ready)
 
 
 @pytest.mark.parametrize("process", ["gateway", "nsmanager", "proxy", "etcd", "agent c", "agent s", "launcher"])
@@ -190,6 +155,7 @@ async def test_deletion_interrupted_anywhere_leaves_nothing_over(device: Device,
         with contextlib.suppress(LookupError, ProcessLookupError):
             os.kill(device.pid(victim), signal.SIGKILL)
         await wait_until(lambda: _is_nothing_left(device))
+        await wait_until(device.serves)
 
 
 async def _is_nothing_left(device: Device) -> bool:
@@ -208,12 +174,13 @@ async def test_cold_boot_brings_every_table_back_with_its_index(device: Device, 
     number = count(20, 50)
     await device.apply(*(doc(f"routeTables/t{each}") for each in range(number)))
     before: dict[str, Any] = {f"t{each}": (await device.client.get(f"routeTables/t{each}")).status for each in range(number)}
+    agents = [device.pid(f"agent t{each}") for each in range(number)]
     mounts = [*device.layout.incarnations.glob("t*.*"), *device.layout.netns.glob("t*")]
     (await proc.run(["umount", *map(str, mounts)])).check()
     for mount in mounts:
         mount.unlink()
-    for each in range(number):
-        os.kill(device.pid(f"agent t{each}"), signal.SIGKILL)
+    for agent in agents:
+        os.kill(agent, signal.SIGKILL)
     await device.kill("launcher")
 
     async def is_back(table: str) -> bool:
@@ -223,16 +190,3 @@ async def test_cold_boot_brings_every_table_back_with_its_index(device: Device, 
     for table, old in before.items():
         await wait_until(lambda table=table: is_back(table))
         assert (await device.client.get(f"routeTables/{table}")).status.index == old.index  # type: ignore[union-attr]
-
-
-async def test_idle_device_writes_neither_to_etcd_nor_to_the_kernel(device: Device, client: Host, count: Count) -> None:
-    await ready(device)
-    backend = await EtcdStore.connect(settings.Etcd((f"unix:{device.layout.etcd_socket}",)))
-    try:
-        revision = (await backend.list("/crossns/")).revision
-        writes = await device.kernel_writes("default", "c", "s")
-        await asyncio.sleep(count(12, 62))
-        assert (await backend.list("/crossns/")).revision == revision
-        assert await device.kernel_writes("default", "c", "s") == writes
-    finally:
-        await backend.close()

@@ -5,6 +5,7 @@ leads changes nothing. What HAProxy did not start with lately is remembered here
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -23,6 +24,8 @@ _BACK_MAX_S = 5.0
 _STEP_S = 0.01
 # What was refused for a reason outside, such as a port that another process holds, is tried again after this time.
 _REFUSED_S = 300.0
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,24 +80,24 @@ class Device:
             await self._start(launcher, op)
 
     async def _start(self, launcher: Launcher, op: plan.StartEngine) -> None:
-        """Raises EngineUnavailable where the next try goes without what HAProxy does not start with, else PermanentError."""
+        """What HAProxy does not start with is left out by the next plan; PermanentError where there is nothing to leave out."""
         try:
             await launcher.call(operation.StartEngine(engine=ENGINE, config=op.config))
         except errors.PermanentError as error:
-            self._learn(op, error)
-            raise
+            if not self._has_learned(op, error):
+                raise
+            return
         self._trial = plan.succeeded(self._trial)
         # The worker from before is done then; changes that come meanwhile share the next reload.
         await asyncio.sleep(render.GRACE_S)
 
-    def _learn(self, op: plan.StartEngine, error: errors.PermanentError) -> None:
-        trial = plan.failed(self._trial, op.config, op.new, error.message)
-        if trial == self._trial:
-            return
-        if trial.refused != self._trial.refused:
+    def _has_learned(self, op: plan.StartEngine, error: errors.PermanentError) -> bool:
+        before, self._trial = self._trial, plan.failed(self._trial, op.config, op.new, error.message)
+        if self._trial.refused != before.refused:
             self._retry_at = asyncio.get_running_loop().time() + _REFUSED_S
-        self._trial = trial
-        raise errors.EngineUnavailable(error.reason, f"trying without some of what is new: {error.message}") from error
+        if self._trial != before:
+            log.warning("trying without some of what is new: %s", error.message, extra={"reason": error.reason})
+        return self._trial != before
 
     def _remembered(self) -> plan.Trial:
         if self._trial.refused and asyncio.get_running_loop().time() > self._retry_at:

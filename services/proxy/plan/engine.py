@@ -10,14 +10,14 @@ from services.proxy import model, render
 @dataclass(frozen=True, slots=True)
 class Trial:
     """What is left out because HAProxy did not start with it: `refused`, with the words against each part, for good as far as we
-    know; `postponed`, until the rest has been tried."""
+    know; `postponed`, group by group, until the rest has been tried: HAProxy did not start with the last group in its place."""
 
     refused: Mapping[render.Part, str] = field(default_factory=dict)
-    postponed: frozenset[render.Part] = frozenset()
+    postponed: tuple[tuple[render.Part, ...], ...] = ()
 
     @property
     def left_out(self) -> frozenset[render.Part]:
-        return self.postponed | self.refused.keys()
+        return frozenset(self.refused).union(*self.postponed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,7 +119,7 @@ def _judge(table: str, part: render.Part | None, judged: _Round, *, was_ready: b
         return "OK", ""
     refused = judged.observed.trial.refused
     if part in refused:
-        return "ENGINE_REFUSED", f"left out, because HAProxy does not start with it: {refused[part]}"
+        return "ENGINE_REFUSED", f"left out, because HAProxy does not start with it (is its port in use?): {refused[part]}"
     return judged.reason, judged.message
 
 

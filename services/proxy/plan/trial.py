@@ -1,8 +1,8 @@
 """Finds what HAProxy does not start with, so that it alone is left out and reported, and the rest applied.
 
 HAProxy takes a file whole or not at all: one frontend whose port another process holds would freeze everybody else. Where the
-check of a file fails, HAProxy's words name the line. A listener that cannot be opened shows only when it is opened: then half of
-the new listeners is postponed, and so on until one is left.
+check of a file fails, HAProxy's words name the line. A listener that cannot be opened shows only when it is opened: then the new
+listeners are halved until one is left.
 """
 
 import re
@@ -17,8 +17,12 @@ _LINE = re.compile(r"\[[^\[\]\s]*:([0-9]{1,9})\]|\bline ([0-9]{1,9}) of the conf
 
 
 def succeeded(trial: Trial) -> Trial:
-    """HAProxy runs without what was left out: what was postponed has its turn again."""
-    return Trial(refused=trial.refused)
+    """HAProxy runs without what is left out: the first half of the last group has its turn."""
+    if not trial.postponed:
+        return trial
+    *before, last = trial.postponed
+    later = last[max(len(last) // 2, 1) :]
+    return Trial(trial.refused, (*before, later) if later else tuple(before))
 
 
 def failed(trial: Trial, config: str, new: Collection[render.Part], words: str) -> Trial:
@@ -26,12 +30,13 @@ def failed(trial: Trial, config: str, new: Collection[render.Part], words: str) 
 
     Where there is nobody to blame, nobody was: the trial starts over, and is the same where it had not begun.
     """
-    culprits = blamed(words, config) or (frozenset(new) if len(new) == 1 else frozenset())
+    ordered = tuple(sorted(new))
+    culprits = blamed(words, config) or frozenset(ordered if len(ordered) == 1 else ())
     if culprits:
-        return Trial({**trial.refused, **dict.fromkeys(culprits, errors.bounded(words))}, trial.postponed)
-    if not new:
+        return Trial({**trial.refused, **dict.fromkeys(culprits, errors.bounded(words))})
+    if not ordered:
         return Trial()
-    return Trial(trial.refused, trial.postponed | frozenset(sorted(new)[len(new) // 2 :]))
+    return Trial(trial.refused, (*trial.postponed, ordered[len(ordered) // 2 :]))
 
 
 def blamed(words: str, config: str) -> frozenset[render.Part]:

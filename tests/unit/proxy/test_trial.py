@@ -63,21 +63,29 @@ def test_what_is_refused_is_remembered_with_the_words() -> None:
 def test_without_words_half_of_what_is_new_waits() -> None:
     new = [sample.listener(f"v{index}") for index in range(8)]
     learned = plan.failed(plan.Trial(), CONFIG, new, "no")
-    assert learned.refused == {}
-    assert len(learned.postponed) == 4
-    assert learned.postponed < frozenset(new)
+    assert learned == plan.Trial(postponed=(tuple(new[4:]),))
+    again = plan.failed(learned, CONFIG, new[:4], "no")
+    assert again == plan.Trial(postponed=(tuple(new[4:]), tuple(new[2:4])))
+    assert again.left_out == set(new[2:])
 
 
-def test_the_one_that_is_left_is_it() -> None:
-    waiting = frozenset({sample.listener("other")})
+def test_the_one_that_is_left_is_it_and_nobody_waits_any_more() -> None:
+    waiting = ((sample.listener("other"),),)
     learned = plan.failed(plan.Trial(postponed=waiting), CONFIG, [sample.listener()], "no")
-    assert (learned.refused, learned.postponed) == ({sample.listener(): "no"}, waiting)
-    assert learned.left_out == {sample.listener(), sample.listener("other")}
+    assert learned == plan.Trial({sample.listener(): "no"})
+    assert learned.left_out == {sample.listener()}
 
 
-def test_what_waited_has_its_turn_once_the_rest_runs() -> None:
-    before = plan.Trial({sample.listener(): "no"}, frozenset({sample.listener("other")}))
-    assert plan.succeeded(before) == plan.Trial({sample.listener(): "no"})
+def test_of_those_that_waited_last_half_has_its_turn_once_the_rest_runs() -> None:
+    refused = {sample.listener(): "no"}
+    first, last = (sample.listener("a"),), tuple(sample.listener(f"v{index}") for index in range(4))
+    trial = plan.Trial(refused, (first, last))
+    turns = []
+    while trial.postponed:
+        trial = plan.succeeded(trial)
+        turns.append(trial.postponed)
+    assert turns == [(first, last[2:]), (first, last[3:]), (first,), ()]
+    assert trial == plan.Trial(refused)
 
 
 def test_nothing_is_learned_where_nothing_was_new_and_nobody_named() -> None:
