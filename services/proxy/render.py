@@ -106,11 +106,6 @@ def member_part(vservice: str, pool: str, member: model.Member, tables: Mapping[
     return Part(_backend(vservice, pool), name, _socket(member))
 
 
-def is_of(part: Part, vservice: str) -> bool:
-    """Whether the part is one of the vService's."""
-    return part.section.startswith(_prefix(vservice))
-
-
 def _prefix(vservice: str) -> str:
     """Begins the names of all sections of a vService. Ids have no dot, so it begins no other's."""
     return f"vs.{_matching(_ID, names.resource_id(vservice))}."
