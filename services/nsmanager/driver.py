@@ -26,7 +26,8 @@ log = logging.getLogger(__name__)
 
 
 class Device:
-    """`on_change` is called with the unit whose world changed, `on_links` when links came or went anywhere."""
+    """`on_change` is called with the unit whose world changed, `on_links` when links came or went anywhere: what appears in one
+    table may be wanted in another."""
 
     def __init__(
         self, layout: Layout, token: operation.Token, on_change: Callable[[str], None], on_links: Callable[[], None]
@@ -42,15 +43,8 @@ class Device:
         self._snapshots: dict[str, operation.Snapshot] = {}
         # Mark -> the table in which its link was last seen, and the link.
         self._marked: dict[str, tuple[str, operation.Link]] = {}
-        # Tables whose links changed since they were last looked at.
-        self._stale: asyncio.Queue[str] = asyncio.Queue()
 
     async def run(self) -> None:
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._look_again())
-            tasks.create_task(self._follow_launcher())
-
-    async def _follow_launcher(self) -> None:
         """Hear its events all the time; after a break look at everything, for what happened meanwhile was not told."""
         attempt = 0
         while True:
@@ -64,22 +58,6 @@ class Device:
                 log.info("waiting for the launcher: %s", error.message)
                 await asyncio.sleep(BACKOFF.delay(attempt, random.random()))
                 attempt += 1
-
-    async def _look_again(self) -> None:
-        """Look at tables whose links changed, and say so: what appears in one may be wanted in another."""
-        while True:
-            table = await self._stale.get()
-            try:
-                await self._look(table)
-            except errors.CrossnsError as error:
-                log.info("cannot look at %s: %s", table, error.message)
-            self._on_change(f"routeTables/{table}")
-            self._on_links()
-
-    async def close(self) -> None:
-        for session in (self._launcher, *self._agents.values()):
-            if session is not None:
-                await session.close()
 
     async def units(self) -> Iterable[str]:
         namespaces = await self._namespaces("")
@@ -115,9 +93,12 @@ class Device:
         snapshot = await (await self._connected_agent(table)).call(operation.Dump())
         if not isinstance(snapshot, operation.Snapshot):
             raise errors.InvariantError(f"the agent of {table} answered a dump with {type(snapshot).__name__}")
+        old = self._snapshots.get(table)
         self._forget(table)
         self._snapshots[table] = snapshot
         self._marked |= {link.mark: (table, link) for link in snapshot.links if link.mark}
+        if old is None or _links(old) != _links(snapshot):
+            self._on_links()
         return snapshot
 
     def _forget(self, table: str) -> None:
@@ -156,7 +137,8 @@ class Device:
 
     def _on_agent_event(self, table: str, event: operation.Event) -> None:
         if isinstance(event, operation.Changed):
-            if "link" in event.kinds or "overrun" in event.kinds:
-                self._stale.put_nowait(table)
-            else:
-                self._on_change(f"routeTables/{table}")
+            self._on_change(f"routeTables/{table}")
+
+
+def _links(snapshot: operation.Snapshot) -> set[tuple[str, str]]:
+    return {(link.name, link.mark) for link in snapshot.links}
