@@ -38,8 +38,6 @@ class Cache:
         # Whether changes arrive as they happen. What is seen while it is False may be old.
         self.connected = False
 
-    # --- reading ---
-
     def get(self, key: str) -> store.Entry | None:
         return self._entries.get(key)
 
@@ -75,8 +73,6 @@ class Cache:
     def _move(self) -> None:
         self._moved.set()
         self._moved = asyncio.Event()
-
-    # --- following ---
 
     async def run(self) -> None:
         """Follow the store until cancelled."""

@@ -23,9 +23,6 @@ class Message(msgspec.Struct, frozen=True, tag=True, kw_only=True, omit_defaults
     """Base of everything on the wire: a frozen value that knows its own tag."""
 
 
-# --- sessions ---------------------------------------------------------------------------------------------------------
-
-
 class Token(msgspec.Struct, frozen=True):
     """Fencing token: the etcd cluster and the create revision of the service's leader key in it."""
 
@@ -43,9 +40,6 @@ class Hello(Message, frozen=True):
 class Welcome(Message, frozen=True):
     boot_id: str
     pid: int
-
-
-# --- launcher ---------------------------------------------------------------------------------------------------------
 
 
 class CreateNamespace(Message, frozen=True):
@@ -130,9 +124,6 @@ class Counters(Message, frozen=True):
     refused: int
 
 
-# --- agent: what it sees ----------------------------------------------------------------------------------------------
-
-
 class Link(Message, frozen=True):
     """A link as the kernel shows it. `kind` "" is a network card, `mark` the resource whose link it is (`interfaces.a-lan`)."""
 
@@ -189,9 +180,6 @@ class Changed(Message, frozen=True):
     """Event: the namespace changed in one of these ways since the last one; look again."""
 
     kinds: tuple[Literal["link", "address", "route", "overrun"], ...]
-
-
-# --- agent: what it does ----------------------------------------------------------------------------------------------
 
 
 class Dump(Message, frozen=True):
@@ -292,8 +280,6 @@ class OpenSocket(Message, frozen=True):
     kind: Literal["stream", "dgram"]
     owner_uid: int = 0
 
-
-# --- framing ----------------------------------------------------------------------------------------------------------
 
 LauncherOperation = (
     CreateNamespace | AttachNamespace | DestroyNamespace | ListNamespaces | StartEngine | StopEngine | ListEngines | Statistics

@@ -108,8 +108,6 @@ class Session:
     def _unavailable(self, what: str) -> errors.AgentUnavailable:
         return errors.AgentUnavailable(self.reason, f"{self.peer_name}: {what}")
 
-    # --- the connection -----------------------------------------------------------------------------------------------
-
     def _read(self) -> None:
         received = wire.receive(self._peer)
         if received is None:

@@ -115,8 +115,6 @@ def traceparent() -> str:
     return _process.tracer.traceparent()
 
 
-# --- logs -------------------------------------------------------------------------------------------------------------
-
 # What every LogRecord has by itself; the rest of its attributes came by `extra=`.
 _RECORD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 

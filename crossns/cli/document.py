@@ -105,9 +105,6 @@ def _kind(node: MappingNode, fields: Mapping[str, tuple[Node, Node]], place: _Pl
     return BY_NAME[word]
 
 
-# --- messages ---------------------------------------------------------------------------------------------------------
-
-
 def _fill(message: Message, node: Node, place: _Place, path: str) -> None:
     if not isinstance(node, MappingNode):
         raise place.wrong(node, f"{path} holds fields: write `name: value` below it, or {{name: value}}")
@@ -192,9 +189,6 @@ def enum_prefix(enum: EnumDescriptor) -> str:
     """What all values of an enum begin with: `PROTOCOL_` (buf's ENUM_VALUE_PREFIX)."""
     unset = next(value.name for value in enum.values if value.number == 0)
     return unset.removesuffix("UNSPECIFIED")
-
-
-# --- nodes ------------------------------------------------------------------------------------------------------------
 
 
 def _pairs(node: Node, place: _Place) -> Iterable[tuple[ScalarNode, Node]]:

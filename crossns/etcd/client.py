@@ -79,8 +79,6 @@ class EtcdStore:
             message_ = f"etcd takes too small transactions: start every member with --max-txn-ops {self._operations_max}"
             raise errors.FailedPrecondition("TOO_MANY_REFERENCES", message_) from error
 
-    # --- reading ---
-
     async def cluster_id(self) -> int:
         response = await self._range(key=b"\0", count_only=True)
         return int(response.header.cluster_id)
@@ -122,8 +120,6 @@ class EtcdStore:
     async def _read(self, method: Callable[[Endpoint], Any], request: Any) -> Any:
         return await self._endpoints.call(method, request)
 
-    # --- writing ---
-
     async def commit(self, compares: Sequence[store.Compare], effects: Sequence[store.Effect]) -> int:
         transaction = message.Transaction(tuple(dict.fromkeys(compares)), tuple(effects))
         transaction.check(self._operations_max)
@@ -151,8 +147,6 @@ class EtcdStore:
         if revision is None:
             raise lost
         return revision
-
-    # --- leases ---
 
     async def grant(self, ttl_s: int) -> int:
         response = await self._read(lambda endpoint: endpoint.lease.LeaseGrant, rpc.LeaseGrantRequest(TTL=ttl_s))

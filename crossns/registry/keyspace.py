@@ -61,8 +61,6 @@ class Keyspace:
         another service's stay until the resource is gone."""
         return [target for target in draft.targets if names.owner(target) == self.keys.service]
 
-    # --- compares ---
-
     def alive(self, draft: Draft) -> list[store.Compare]:
         """That every target exists and is not being deleted, at the moment of the write."""
         return [
@@ -77,8 +75,6 @@ class Keyspace:
     def cleared_by_others(self, name: str) -> list[store.Compare]:
         """That no other service has a part of the resource."""
         return [store.Unchanged(key, 0) for key in self.status_keys(name) if key != self.keys.status(name)]
-
-    # --- effects ---
 
     def references(self, before: Draft, after: Draft, name: str) -> list[store.Effect]:
         old = {self.keys.ref(target, name) for target in before.targets}

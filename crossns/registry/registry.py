@@ -37,8 +37,6 @@ class Registry:
         self._admit = admit
         self._request_lease = (0, 0)
 
-    # --- reading ---
-
     async def get(self, name: str) -> Resource:
         """The resource with its merged status, read linearizably; NotFound."""
         found = await self.store.get_many([self.keys.desired(name), *self._space.status_keys(name)])
@@ -64,8 +62,6 @@ class Registry:
         statuses = await self.store.get_many([key for entry in own for key in self._space.status_keys(self._name(entry))])
         token = after.removeprefix(self.keys.desired("")) if more else ""
         return [self._merged(entry, statuses) for entry in own], token
-
-    # --- writing ---
 
     async def create(self, wanted: Resource, options: Options) -> Resource:
         """Store a new resource; AlreadyExists, or Aborted BEING_DELETED while an older one of the name is going."""
@@ -237,8 +233,6 @@ class Registry:
         leaving = frozenset(target for target in draft.targets if self._space.target_leaving(target) in view.entries)
         check.targets(draft, missing, leaving)
 
-    # --- effects that need a lease, or the caller's trace ---
-
     async def _record(self, wanted: Resource, options: Options) -> list[store.Effect]:
         trace = telemetry.traceparent()
         effects: list[store.Effect] = [
@@ -258,8 +252,6 @@ class Registry:
     async def _rest_leases(self, claims: Sequence[Claim]) -> Mapping[str, int]:
         kinds = {claim.kind for claim in claims} & self.kind.resting
         return {kind: await self.store.grant(REST_S) for kind in kinds}
-
-    # --- request ids ---
 
     async def _is_repeated(self, options: Options) -> bool:
         """Whether this very request was carried out before."""

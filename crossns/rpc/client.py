@@ -59,9 +59,6 @@ def channel(target: str, tls: Tls | None = None) -> aio.Channel:
     return aio.secure_channel(target, tls.credentials(), options=_OPTIONS, interceptors=interceptors)
 
 
-# --- traces -----------------------------------------------------------------------------------------------------------
-
-
 @contextmanager
 def _observed(details: Any) -> Iterator[tuple[telemetry.Span, Any]]:
     """A client span, and the call's details with the span's context in the metadata. Of a stream it covers the opening; how it

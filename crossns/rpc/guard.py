@@ -119,9 +119,6 @@ async def _in_time(response: Awaitable[Any], context: Context) -> Any:
         raise errors.DeadlineExceeded("DEADLINE_EXCEEDED", message, timeout_s=limit_s) from error
 
 
-# --- errors -----------------------------------------------------------------------------------------------------------
-
-
 @asynccontextmanager
 async def _mapped(context: Context) -> AsyncIterator[None]:
     try:
@@ -137,9 +134,6 @@ async def _mapped(context: Context) -> AsyncIterator[None]:
 async def _refuse(error: errors.CrossnsError, context: Context) -> None:
     refusal = status.of(error)
     await context.abort(status.CODES[error.code], refusal.message, status.trailers(refusal))
-
-
-# --- spans ------------------------------------------------------------------------------------------------------------
 
 
 @contextmanager

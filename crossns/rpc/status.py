@@ -115,9 +115,6 @@ def _details(error: errors.CrossnsError, message: str) -> Iterator[Message]:
         yield error_details_pb2.RetryInfo(retry_delay=delay)
 
 
-# --- back again -------------------------------------------------------------------------------------------------------
-
-
 def error_of(failure: grpc.aio.AioRpcError) -> errors.CrossnsError:
     """The error that the server raised; for what gRPC itself refused, the nearest one."""
     status = status_of(failure)

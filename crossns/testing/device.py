@@ -40,8 +40,6 @@ class Device:
         """The API, with a fresh deadline."""
         return client.Client(self._channel, self._connection)
 
-    # --- resources ---
-
     async def apply(self, *documents: str, wait: bool = True) -> list[config_pb2.ApplyResponse]:
         """Apply documents of the file format; raises where one is refused. Waits until all are READY."""
         bundle = [cli_bundle.wrap(each) for text in documents for each in document.parse(text, "test")]
@@ -115,8 +113,6 @@ class Device:
                 if status_pb2.State.Name(found.status.state) == f"STATE_{state}" and not found.reconciling:
                     return found
                 await asyncio.sleep(0.01)
-
-    # --- processes ---
 
     def pid(self, process: str) -> int:
         """The process of a service (by its module), an engine (by its program) or an agent (`agent <table>`)."""

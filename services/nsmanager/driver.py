@@ -113,8 +113,6 @@ class Device:
         snapshot = self._snapshots.get(BUILT_IN)
         return tuple(link for link in snapshot.links if not link.mark and link.name != "lo") if snapshot is not None else ()
 
-    # --- sessions ---
-
     async def _connected_launcher(self) -> Launcher:
         async with self._connecting[""]:
             if self._launcher is None or self._launcher.is_closed:

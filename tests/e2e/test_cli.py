@@ -63,9 +63,6 @@ def bundle(tmp_path: Path) -> Iterator[Path]:
     done("delete", "--allow-missing", "-f", str(file))
 
 
-# --- apply, diff, export ---
-
-
 def test_apply_shows_the_plan_and_waits_until_all_is_ready(tmp_path: Path) -> None:
     file = tmp_path / "file.yaml"
     file.write_text(TWO_TABLES)
@@ -147,9 +144,6 @@ def test_error_of_the_api_names_the_resource_and_what_to_do() -> None:
     assert refused.stderr.startswith("error: ")
     assert "routeTables/nowhere" in refused.stderr
     assert crossns("get", "interface", "lost").returncode == 1
-
-
-# --- single resources ---
 
 
 def test_get_prints_in_every_form(bundle: Path) -> None:
@@ -250,9 +244,6 @@ spec:
         done("delete", "-f", "-", stdin=text)
 
 
-# --- waiting ---
-
-
 def test_waiting_for_what_cannot_be_fails_with_the_reason_and_no_wait_does_not() -> None:
     text = "kind: Interface\nname: interfaces/lost\nspec: {routeTable: routeTables/default, physical: {linkName: nowhere0}}\n"
     try:
@@ -262,9 +253,6 @@ def test_waiting_for_what_cannot_be_fails_with_the_reason_and_no_wait_does_not()
         assert crossns("apply", "-f", "-", "--no-wait", stdin=text).returncode == 0
     finally:
         done("delete", "interfaces/lost")
-
-
-# --- watch, status ---
 
 
 def test_watch_prints_what_happens_and_goes_on_where_it_stopped() -> None:
@@ -303,9 +291,6 @@ def test_second_up_is_refused_and_named() -> None:
     second = crossns("up")
     assert second.returncode == 1
     assert re.search(r"crossns runs here already \(pid [0-9]+\)", second.stderr)
-
-
-# --- traces ---
 
 
 async def test_command_is_the_root_of_its_trace() -> None:

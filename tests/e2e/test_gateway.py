@@ -52,9 +52,6 @@ def _wait(
     return config_pb2_grpc.ConfigStub(channel).Wait(request, timeout=timeout_s)
 
 
-# --- what passes through ----------------------------------------------------------------------------------------------
-
-
 async def test_metadata_passes_in_both_directions(channel: aio.Channel) -> None:
     call = _call(channel, "echo", metadata=(("x-text", "words"), ("x-bytes-bin", b"\x00\x01\xff")))
     arrived = (await call).labels
@@ -124,9 +121,6 @@ async def test_message_beyond_the_limit_is_refused_and_not_cut(channel: aio.Chan
         await stub.ListVServices(request, timeout=WITHIN_S)
 
 
-# --- streams ----------------------------------------------------------------------------------------------------------
-
-
 async def test_both_directions_of_a_stream_pass_in_turn(channel: aio.Channel) -> None:
     call = config_pb2_grpc.ConfigStub(channel).Apply(None, timeout=WITHIN_S)
     for text in ("a", "b", "c"):
@@ -192,9 +186,6 @@ async def test_reader_that_does_not_read_stops_the_writer(channel: aio.Channel, 
     assert read == toy.FLOOD
 
 
-# --- what the gateway says itself -------------------------------------------------------------------------------------
-
-
 async def test_service_that_is_down_is_named(channel: aio.Channel, backend: toy.Toy) -> None:
     await backend.server.stop(0)
     for call in (_call(channel, "echo"), _wait(channel, "waits/ever").read()):
@@ -248,9 +239,6 @@ async def test_health_and_reflection_are_the_gateways_own(channel: aio.Channel, 
     answers = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(requests, timeout=WITHIN_S)
     async for answer in answers:
         assert answer.file_descriptor_response.file_descriptor_proto
-
-
-# --- the relay --------------------------------------------------------------------------------------------------------
 
 
 async def test_one_user_cannot_take_all_connections(channel: aio.Channel, tmp_path: Path) -> None:

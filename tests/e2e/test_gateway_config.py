@@ -91,9 +91,6 @@ async def _export(device: stage.Stage, **options: object) -> list[config_pb2.Res
     return list(response.resources)
 
 
-# --- apply ------------------------------------------------------------------------------------------------------------
-
-
 async def test_bundle_in_any_order_is_applied_in_order_of_dependency(device: stage.Stage) -> None:
     answers = await device.apply(*BUNDLE)
     assert [answer.error.message for answer in answers if answer.HasField("error")] == []
@@ -212,9 +209,6 @@ async def test_request_that_is_repeated_is_known_by_its_resource(device: stage.S
     assert {entry.key.rsplit("/", 1)[1] for entry in requests.entries} == expected
 
 
-# --- prune ------------------------------------------------------------------------------------------------------------
-
-
 async def test_what_the_labels_own_and_the_bundle_no_longer_names_is_deleted_in_reverse_order(device: stage.Stage) -> None:
     await device.apply(*BUNDLE)
     foreign = _table("foreign")
@@ -248,9 +242,6 @@ async def test_nothing_is_pruned_without_labels_and_default_never(device: stage.
     await device.apply(_table("a"), _table("b"), _table("default"))
     assert _actions(await _diff(device, _table("a"))) == {"routeTables/a": NONE}
     assert _actions(await _diff(device, _table("a"), prune_labels=LABELS)) == {"routeTables/a": NONE, "routeTables/b": DELETE}
-
-
-# --- diff, export -----------------------------------------------------------------------------------------------------
 
 
 async def test_diff_tells_what_apply_would_do(device: stage.Stage) -> None:
@@ -289,9 +280,6 @@ async def test_more_than_a_page_of_resources_is_exported_whole(device: stage.Sta
     monkeypatch.setattr("gateway.owner.PAGE_SIZE", 2)
     await device.apply(*(_table(f"t{index}") for index in range(5)))
     assert len(await _export(device)) == 5
-
-
-# --- wait -------------------------------------------------------------------------------------------------------------
 
 
 def _target(name: str, generation: int = 0, *, deleted: bool = False) -> config_pb2.WaitTarget:

@@ -171,9 +171,6 @@ async def test_token_of_another_cluster_or_of_the_future_is_out_of_range(device:
             await (await _watching(device, resume_token=token.token)).next()
 
 
-# --- a reader that does not read --------------------------------------------------------------------------------------
-
-
 class _Flood:
     """A store whose history is long: as much of the Protocol as Events needs. `pulled` counts what was taken of it."""
 

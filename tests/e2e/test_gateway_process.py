@@ -90,9 +90,6 @@ async def _asked(channel: aio.Channel) -> str:
         return (await v_service_pb2_grpc.VServicesStub(channel).GetVService(request, timeout=WITHIN_S)).labels["caller"]
 
 
-# --- who is let in ----------------------------------------------------------------------------------------------------
-
-
 async def test_root_is_an_admin_a_stranger_is_told_what_to_do(layout: Layout) -> None:
     async with _running(layout):
         target = f"unix:{layout.gateway_socket}"
@@ -142,9 +139,6 @@ async def test_stranger_learns_of_health_only(layout: Layout) -> None:
                 await call
 
 
-# --- TLS --------------------------------------------------------------------------------------------------------------
-
-
 async def _certificate(directory: Path, name: str, authority: str = "") -> tuple[Path, Path]:
     """(certificate, key) for `name`, signed by `authority` or by itself, in `directory`."""
     cert, key = directory / f"{name}.pem", directory / f"{name}.key"
@@ -178,9 +172,6 @@ async def test_client_with_a_certificate_is_who_it_names_and_others_do_not_get_i
             async with rpc.channel(f"{ADDRESS}:7443", stranger) as channel:
                 with pytest.raises(errors.TemporaryError):
                     await _asked(channel)
-
-
-# --- its life ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

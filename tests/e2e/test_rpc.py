@@ -185,9 +185,6 @@ async def test_stop_lets_running_calls_end_within_their_grace(served: toy.Toy, c
             await calling
 
 
-# --- the socket file --------------------------------------------------------------------------------------------------
-
-
 async def test_socket_lets_its_group_in_and_nobody_else(served: toy.Toy, tmp_path: Path) -> None:
     mode = (tmp_path / "s").stat().st_mode
     assert stat.S_ISSOCK(mode)

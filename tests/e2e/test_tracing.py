@@ -106,9 +106,6 @@ def _child(collector: otlp.Collector, parent: otlp.Span, service: str, name: str
     return found
 
 
-# --- one trace --------------------------------------------------------------------------------------------------------
-
-
 async def test_call_is_one_trace_through_three_processes(collector: otlp.Collector) -> None:
     async with _chain(collector.endpoint) as chain:
         await chain.call("get", "echo")
@@ -205,8 +202,6 @@ async def test_whole_bundle_is_one_trace_though_its_stream_outlives_its_first_sp
         assert _child(collector, sent, "stage", method).trace_id == root.trace_id
 
 
-# --- what links and what stands alone ---------------------------------------------------------------------------------
-
 _SPANS = """
 from crossns import telemetry
 telemetry.setup("script")
@@ -245,9 +240,6 @@ async def test_spans_have_the_parents_links_and_failures_that_were_given(collect
     assert by_name["refused"].failed
     assert by_name["refused"].attributes == {"error.type": "KERNEL_REFUSED"}
     assert len(by_name["many"].links) == 8
-
-
-# --- a collector that does not collect --------------------------------------------------------------------------------
 
 
 @asynccontextmanager

@@ -50,9 +50,6 @@ def links_of_shop() -> str:
     return done("exec", "shop", "--", "ip", "-brief", "address")
 
 
-# --- stop and start ---
-
-
 def test_data_plane_stays_when_the_services_stop_and_the_next_up_changes_nothing() -> None:
     with up() as first:
         done("apply", "-f", "-", stdin=SHOP)
@@ -148,9 +145,6 @@ async def test_suite_runs_on_a_cluster_instead_of_its_own_etcd(tmp_path: Path) -
         done("down")
 
 
-# --- with a command, in the sandbox ---
-
-
 @pytest.mark.parametrize(("script", "status"), [("exit 7", 7), ("kill -KILL $$", 137)])
 def test_up_with_a_command_exits_as_the_command_does(script: str, status: int) -> None:
     assert crossns("up", "--quiet", "--", "sh", "-c", script).returncode == status
@@ -176,9 +170,6 @@ def test_nothing_is_left_of_a_sandboxed_suite_whose_outermost_process_is_killed(
         assert {"etcd", "launcher", "gateway"} <= set(running().values())
         started.stop(signal.SIGKILL)
         wait_until(lambda: not family & set(running()), 5)
-
-
-# --- what cannot be ---
 
 
 def test_up_that_cannot_start_says_which_variable_is_wrong() -> None:

@@ -39,9 +39,6 @@ async def written(backend: EtcdStore, key: str) -> int:
         await asyncio.sleep(0.05)
 
 
-# --- the embedded one ---
-
-
 async def test_embedded_etcd_listens_on_no_network(member: etcd.Member) -> None:
     sockets = sockets_of(member.process.pid)
     assert sockets
@@ -126,9 +123,6 @@ async def test_server_that_accepts_and_says_nothing_is_unavailable_in_time(tmp_p
         mute.listen()
         with pytest.raises(errors.StoreUnavailable):
             await asyncio.wait_for(EtcdStore.connect(settings.Etcd((f"unix:{tmp_path}/mute",)), timeout_s=0.5), BOUND_S)
-
-
-# --- a cluster ---
 
 
 async def test_only_clients_with_a_certificate_of_the_authority_get_in(tmp_path: Path) -> None:

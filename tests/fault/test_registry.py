@@ -54,9 +54,6 @@ async def lead(backend: store.Store) -> store.CreatedAt:
     return store.CreatedAt(KEYS.leader, await backend.commit([], [store.Put(KEYS.leader, b"test")]))
 
 
-# --- races ------------------------------------------------------------------------------------------------------------
-
-
 async def race(pairs: int, contest: Callable[[int], tuple[Awaitable[object], Awaitable[object]]]) -> list[set[str]]:
     async def one(number: int) -> set[str]:
         first, second = contest(number)
@@ -124,9 +121,6 @@ async def test_tables_created_at_once_get_the_lowest_indices_each_its_own(regist
     tables = registries["routeTables"]
     made = await asyncio.gather(*(tables.create(table(f"t{number}"), Options()) for number in range(20)))
     assert sorted(each.status.index for each in made) == list(range(1, 21))  # type: ignore[union-attr]
-
-
-# --- changes ----------------------------------------------------------------------------------------------------------
 
 
 async def test_stale_etag_changes_nothing(registries: dict[str, Registry], backend: EtcdStore) -> None:
@@ -230,9 +224,6 @@ async def test_route_that_leads_nowhere_is_refused_and_nothing_is_written(
     assert await everything(backend) == before
 
 
-# --- pages ------------------------------------------------------------------------------------------------------------
-
-
 async def test_pages_hold_every_table_once_whatever_lies_between(registries: dict[str, Registry]) -> None:
     for number in range(7):
         await registries["routeTables"].create(table(f"t{number}"), Options())
@@ -248,9 +239,6 @@ async def test_pages_hold_every_table_once_whatever_lies_between(registries: dic
     assert found == [f"routeTables/t{number}" for number in range(7)]
     routes, _ = await registries["routes"].page("routeTables/", 100, "")
     assert len(routes) == 7
-
-
-# --- deletion ---------------------------------------------------------------------------------------------------------
 
 
 async def test_deleted_resource_stays_visible_and_keeps_its_claims_until_every_part_is_cleared(

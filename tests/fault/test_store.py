@@ -41,9 +41,6 @@ async def gather(batches: AsyncGenerator[store.Batch, None], count: int) -> list
     return changes
 
 
-# --- reading ---
-
-
 async def test_what_was_put_is_found_with_its_revisions(backend: EtcdStore) -> None:
     created = await put(backend, "/a", b"1")
     changed = await put(backend, "/a", b"2")
@@ -101,9 +98,6 @@ async def test_list_can_look_back_until_that_is_compacted(member: etcd.Member, b
     for revision in (old, new + 100):
         with pytest.raises(store.Compacted):
             await backend.list("/p/", revision=revision)
-
-
-# --- writing ---
 
 
 async def test_each_compare_that_does_not_hold_shows_what_was_there(backend: EtcdStore) -> None:
@@ -198,9 +192,6 @@ async def test_full_etcd_is_unavailable_for_writes_and_says_what_to_do(tmp_path:
             await fill(backend)
         assert await backend.get("/0") is not None
         await backend.close()
-
-
-# --- writes whose answer is lost ---
 
 
 @pytest.fixture

@@ -48,9 +48,6 @@ async def eventually(backend: EtcdStore, key: str) -> int:
             await asyncio.sleep(0.02)
 
 
-# --- watches ---
-
-
 async def test_watch_begins_with_an_empty_batch_then_tells_what_came_behind_the_revision(backend: EtcdStore) -> None:
     base = await put(backend, "/p/a", b"1")
     last = await backend.commit([], [Put("/p/a", b"2"), Put("/p/b", b"3")])
@@ -237,9 +234,6 @@ async def test_nothing_is_left_of_a_watch_that_is_closed_or_cancelled(backend: E
     async with asyncio.timeout(BOUND_S):
         while asyncio.all_tasks() != before:
             await asyncio.sleep(0)
-
-
-# --- leases ---
 
 
 async def test_key_goes_with_its_lease(backend: EtcdStore) -> None:

@@ -160,9 +160,6 @@ def inode(path: Path) -> int:
     return os.stat(path).st_ino
 
 
-# --- in one table -----------------------------------------------------------------------------------------------------
-
-
 @pytest_asyncio.fixture(loop_scope="module")
 async def agent(tree: Tree) -> Agent:
     """In a fresh namespace of the table `a`."""

@@ -31,9 +31,6 @@ def creation(kind: str) -> operation.CreateLink:
     return operation.CreateLink(name="new0", mark="interfaces.new", kind=kind, parent=parent, attributes=KINDS[kind])  # type: ignore[arg-type]
 
 
-# --- links ------------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("kind", [pytest.param(kind, marks=pytest.mark.needs(kind)) for kind in KINDS])
 async def test_link_of_each_kind_is_as_asked_marked_and_deleted_again(agent: Agent, kind: str) -> None:
     await bridge(agent)
@@ -135,9 +132,6 @@ async def _names(tree: Tree) -> bool:
         return [each.name for each in (await tree.dump("a")).links] == ["lo", "kept"]
     except errors.AgentUnavailable:
         return False
-
-
-# --- moves ------------------------------------------------------------------------------------------------------------
 
 
 async def test_card_keeps_name_and_mark_on_its_way_through_two_tables_and_back(tree: Tree, lab: Lab) -> None:

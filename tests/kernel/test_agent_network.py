@@ -31,8 +31,6 @@ pytestmark = [pytest.mark.kernel, pytest.mark.asyncio(loop_scope="module")]
 
 MAC = "02:00:00:00:00:05"
 
-# --- addresses --------------------------------------------------------------------------------------------------------
-
 
 async def test_addresses_are_told_apart_by_their_protocol(agent: Agent) -> None:
     await bridge(agent)
@@ -95,8 +93,6 @@ async def test_new_address_is_announced_to_the_neighbours(tree: Tree, lab: Lab) 
                 is_heard["arp"] |= frame.startswith(arp)
                 is_heard["na"] |= bool(advertisement.search(frame))
 
-
-# --- routes -----------------------------------------------------------------------------------------------------------
 
 ROUTES = (
     operation.Route(destination="192.0.2.0/24", next_hops=(operation.NextHop(gateway="10.0.0.2", link="br0"),)),

@@ -57,9 +57,6 @@ async def traffic(*arguments: str) -> tuple[int, list[Any]]:
     return completed.status, [json.loads(line) for line in completed.stdout.splitlines()]
 
 
-# --- lab ---
-
-
 async def test_host_and_device_reach_each_other_over_the_cable(lab: Lab) -> None:
     host = await plugged(lab, "a")
     await serving(host, "a")
@@ -107,9 +104,6 @@ async def test_lab_refuses_to_work_outside_the_sandbox(monkeypatch: pytest.Monke
             pass
 
 
-# --- traffic ---
-
-
 async def test_load_counts_what_was_answered_by_whom(lab: Lab) -> None:
     await serving(await plugged(lab, "a"), "first")
     _, (counts,) = await traffic("load", "--target", "10.0.0.5:80", "--connections", "4", "--requests", "100")
@@ -146,9 +140,6 @@ async def test_load_tells_how_long_nothing_was_answered(lab: Lab) -> None:
     assert counts["kept"]["ok"] > 0
     assert counts["kept"]["failed"] > 0
     assert 500 < counts["longest_gap_ms"] <= 1500
-
-
-# --- sandbox ---
 
 
 async def test_sandbox_has_nothing_but_a_loopback_that_is_up() -> None:

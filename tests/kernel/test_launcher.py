@@ -59,9 +59,6 @@ def agents() -> list[str]:
     return sorted(found)
 
 
-# --- namespaces -------------------------------------------------------------------------------------------------------
-
-
 async def test_new_namespace_is_there_for_operators_with_an_agent_in_it(tree: Tree) -> None:
     made = await tree.create("a")
     assert "a" in (await ip("netns", "list")).split()
@@ -144,9 +141,6 @@ async def test_name_that_is_no_id_reaches_no_file(tree: Tree, table: str) -> Non
     for wanted in (operation.CreateNamespace(table=table), operation.DestroyNamespace(table=table)):
         assert (await refusal(launcher, wanted)).reason in {"INVALID_NAME", "REQUIRED_FIELD", "ROUTE_TABLE_BUILT_IN"}
     assert incarnations() == []
-
-
-# --- who may ----------------------------------------------------------------------------------------------------------
 
 
 async def test_stale_token_is_refused_everywhere_once_a_newer_one_was_seen_anywhere(tree: Tree) -> None:
@@ -233,9 +227,6 @@ async def test_peer_that_speaks_something_else_is_cut_off_and_no_other(tree: Tre
         writer.close()
         await writer.wait_closed()
     assert isinstance(await launcher.call(operation.ListNamespaces()), operation.Namespaces)
-
-
-# --- deaths -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -352,9 +343,6 @@ async def test_mounts_that_are_hidden_stop_the_start_before_anything_is_lost(tre
 async def test_second_launcher_refuses_to_start(tree: Tree) -> None:
     done = await proc.run([sys.executable, "-m", "services.nsmanager.launcher"])
     assert (done.status, "another launcher" in done.stderr) == (1, True)
-
-
-# --- down -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("is_dead", [True, False])

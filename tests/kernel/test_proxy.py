@@ -151,9 +151,6 @@ async def held(table: str, address: str, port: int) -> AsyncIterator[None]:
         await holder.wait()
 
 
-# --- what is served ---------------------------------------------------------------------------------------------------
-
-
 async def test_two_frontends_are_served_in_turn_by_two_members_with_one_address(device: Device, lab: Lab) -> None:
     await plug(device, lab, "dmz", "office", "a", "b")
     await device.apply(web(A, B))
@@ -240,9 +237,6 @@ async def test_a_table_that_was_made_anew_is_served_from_its_new_namespace(devic
     assert set(await served_by(lab.hosts["dmz"], "203.0.113.10")) == {"a"}
 
 
-# --- changes while it serves ------------------------------------------------------------------------------------------
-
-
 async def test_reloads_under_load_lose_no_request(device: Device, lab: Lab) -> None:
     await plug(device, lab, "dmz", "office", "a", "b")
     await device.apply(web(A, B))
@@ -309,9 +303,6 @@ async def test_a_restarted_proxy_finds_everything_as_it_should_be(device: Device
     assert (await device.kernel_writes())["launcher"] == before["launcher"] + 1
 
 
-# --- what cannot be served --------------------------------------------------------------------------------------------
-
-
 async def test_a_port_that_another_process_holds_stops_nobody_else(device: Device, lab: Lab) -> None:
     await plug(device, lab, "dmz", "office", "a", "b")
     await device.apply(web(A, B))
@@ -362,9 +353,6 @@ async def test_a_table_that_a_vservice_uses_stays(device: Device) -> None:
     for table in ("routeTables/dmz", "routeTables/a"):
         with pytest.raises(errors.FailedPrecondition, match=r"is still used by vServices/web"):
             await device.delete(table, wait=False)
-
-
-# --- the files --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in TESTDATA.glob("*.cfg")))

@@ -219,9 +219,6 @@ async def test_card_that_is_plugged_in_later_is_taken_at_once(device: Device, la
     await device.wait_until_state("interfaces/a-lan", "READY")
 
 
-# --- drift ------------------------------------------------------------------------------------------------------------
-
-
 async def make_drifting(device: Device, lab: Lab) -> None:
     await lab.host("h", Cable("card-a"), ["10.0.0.6/24"])
     await device.apply(
@@ -278,9 +275,6 @@ async def test_namespace_whose_name_was_deleted_comes_back_with_everything_in_it
     assert await reaches(host, "10.0.0.1")
     await wait_until(lambda: Path("/run/netns/a").exists())
     assert (await device.client.get("routeTables/a")).status.netns_cookie == before  # type: ignore[union-attr]
-
-
-# --- what is not ours -------------------------------------------------------------------------------------------------
 
 
 async def plant(table: str) -> None:
@@ -343,9 +337,6 @@ async def test_foreign_link_of_a_wanted_name_is_left_alone_and_reported(device: 
     assert found.status.conditions[0].reason == "FOREIGN_OBJECT"
     await do("ip", "-n", "a", "link", "del", "x0")
     await device.wait_until_state("interfaces/x", "READY")
-
-
-# --- deletion ---------------------------------------------------------------------------------------------------------
 
 
 async def test_table_with_interfaces_is_not_deleted_and_evacuation_gives_the_cards_back(device: Device, lab: Lab) -> None:

@@ -135,9 +135,6 @@ def test_the_shell_is_told_which_commands_begin_so() -> None:
     assert told.stdout.split() == ["plain,demo", "plain,describe", "plain,delete"]
 
 
-# --- names ---
-
-
 @pytest.mark.parametrize("word", ["table", "tables", "routetables", "routeTables", "RouteTable", "rt"])
 def test_a_kind_has_many_names(word: str) -> None:
     assert kinds.find(word).name == "RouteTable"
@@ -162,9 +159,6 @@ def test_a_short_name_and_its_kind_make_the_full_name(word: str, name: str, full
 def test_a_name_that_does_not_fit_its_kind_is_refused(word: str, name: str) -> None:
     with pytest.raises(errors.InvalidSpec):
         kinds.full_name(kinds.find(word), name)
-
-
-# --- printing ---
 
 
 def web() -> v_service_pb2.VService:
@@ -205,9 +199,6 @@ def test_a_reference_deep_in_a_spec_makes_a_user() -> None:
     assert description.concerns(below, "routeTables/a")
 
 
-# --- bundles ---
-
-
 def test_pruning_takes_the_labels_that_all_have_in_common() -> None:
     both = [
         route_table_pb2.RouteTable(name="routeTables/a", labels={"app": "shop", "tier": "1"}),
@@ -217,9 +208,6 @@ def test_pruning_takes_the_labels_that_all_have_in_common() -> None:
     assert bundle.owning(both, {"x": "y"}) == {"x": "y"}
     with pytest.raises(click.UsageError):
         bundle.owning([*both, route_table_pb2.RouteTable(name="routeTables/c")], {})
-
-
-# --- waiting ---
 
 
 # Longer than patience lasts in these tests.

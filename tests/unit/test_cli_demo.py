@@ -36,9 +36,6 @@ def drawn(status: Mapping[str, Any], width: int = 110) -> str:
     return cast("io.StringIO", console.file).getvalue()
 
 
-# --- picture ---
-
-
 def test_picture_shows_every_table_link_vip_and_member_that_the_api_tells_of() -> None:
     text = drawn({"state": "READY"})
     kinds = example()
@@ -74,9 +71,6 @@ def test_picture_tells_ready_from_not_yet_and_wrong() -> None:
 def test_part_is_ready_only_where_all_services_say_so() -> None:
     parts = [{"name": "dmz", "state": "READY"}, {"name": "dmz", "state": "PENDING"}]
     assert "○ VIP 203.0.113.10:80" in drawn({"state": "PENDING", "frontends": parts})
-
-
-# --- proof ---
 
 
 class FakeStage:

@@ -66,9 +66,6 @@ def test_refusal_for_size_has_the_reason_that_clients_know() -> None:
         assert error.reason == "TOO_MANY_REFERENCES"
 
 
-# --- transactions ---
-
-
 @pytest.mark.parametrize(
     "effects",
     [
@@ -128,9 +125,6 @@ def test_lost_deletion_is_done_when_the_keys_are_gone() -> None:
     deletion = message.Transaction((), (Delete("/a"), DeleteBelow("/p/")))
     assert deletion.revision_if_written(answers(None, None)) == 9
     assert deletion.revision_if_written(answers(None, (b"", 3, 0))) is None
-
-
-# --- how etcd is reached and run ---
 
 
 def test_certificate_without_its_key_and_file_that_is_missing_are_named() -> None:

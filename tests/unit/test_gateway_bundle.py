@@ -41,9 +41,6 @@ def _names(levels: Iterable[Iterable[Resource]]) -> list[list[str]]:
     return [[resource.name for resource in level] for level in levels]
 
 
-# --- kinds ------------------------------------------------------------------------------------------------------------
-
-
 def test_every_kind_of_the_contract_is_known_ordered_and_has_its_methods() -> None:
     assert set(bundle.ORDER) == set(kind.KINDS) == set(MESSAGES) == set(names.OWNERS)
     assert {each.field for each in kind.KINDS.values()} == {field.name for field in config_pb2.Resource.DESCRIPTOR.fields}
@@ -56,9 +53,6 @@ def test_request_takes_the_fields_that_its_kind_has() -> None:
     fields = {"name": "x", "parent": "routeTables/a", "page_size": 3}
     assert kind.request(kind.KINDS["routes"].method("List"), **fields).parent == "routeTables/a"
     assert not hasattr(kind.request(kind.KINDS["interfaces"].method("List"), **fields), "parent")
-
-
-# --- parse ------------------------------------------------------------------------------------------------------------
 
 
 def test_what_only_the_device_says_is_dropped() -> None:
@@ -91,9 +85,6 @@ def test_what_is_no_resource_is_refused_with_its_place(resource: config_pb2.Reso
     with pytest.raises(errors.InvalidSpec) as caught:
         bundle.parse([kind.wrapped(_table("a")), resource])
     assert caught.value.metadata["field"] == field
-
-
-# --- order ------------------------------------------------------------------------------------------------------------
 
 
 def test_what_others_stand_on_comes_first() -> None:
@@ -138,9 +129,6 @@ def test_order_is_complete_and_no_parent_comes_after_its_child(edges: list[tuple
     place = {name: index for index, level in enumerate(levels) for name in level}
     assert len(place) == 10
     assert all(place[f"interfaces/i{parent}"] < place[f"interfaces/i{child}"] for child, parent in parents.items())
-
-
-# --- differences ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -228,9 +216,6 @@ def test_all_labels_must_be_carried() -> None:
     assert bundle.carries(labelled, {"team": "net"})
     assert not bundle.carries(labelled, {"team": "net", "env": "prod"})
     assert not bundle.carries(labelled, {"owner": ""})
-
-
-# --- what concerns which table ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

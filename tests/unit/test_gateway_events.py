@@ -144,9 +144,6 @@ def test_route_concerns_its_parent_even_when_only_its_name_is_left() -> None:
     assert list(_only(_change(key, None, route_pb2.Route(name="routeTables/t/routes/r"))).route_tables) == ["routeTables/t"]
 
 
-# --- a reader ---------------------------------------------------------------------------------------------------------
-
-
 def _feed(begin: Cursor, resources: Sequence[interface_pb2.Interface] = ()) -> mapping.Feed:
     return mapping.Feed(KEYS, begin, resources)
 

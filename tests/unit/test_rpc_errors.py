@@ -194,8 +194,6 @@ def test_foreign_exceptions_do_not_leave_a_translated_block() -> None:
     assert caught.value.metadata == {"resource": "vServices/a"}
 
 
-# --- policy -----------------------------------------------------------------------------------------------------------
-
 FILES = (config_pb2, events_pb2, interface_pb2, route_pb2, route_table_pb2, v_service_pb2, health_pb2, reflection_pb2)
 METHODS = [
     f"/{service.full_name}/{method.name}"
@@ -257,9 +255,6 @@ def test_identity_survives_its_way_through_metadata() -> None:
 )
 def test_incomplete_or_unknown_identity_is_nobody(metadata: dict[str, str | bytes]) -> None:
     assert identity.of_metadata(metadata) == rpc.ANONYMOUS
-
-
-# --- telemetry off ----------------------------------------------------------------------------------------------------
 
 
 def test_untraced_process_does_not_even_import_opentelemetry() -> None:

@@ -132,8 +132,6 @@ class _Demo:
         self._title("A shell inside the sandbox; `exit` ends it all")
         await proc.foreground(["bash", "--norc", "-i"], environ={**self._stage.environ, "PS1": "demo# "})
 
-    # --- how it is shown ---
-
     def _title(self, text: str) -> None:
         self._console.print(f"\n[bold cyan]{text}[/]")
 

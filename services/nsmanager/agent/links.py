@@ -66,9 +66,6 @@ def sweep(rtnl: Rtnl) -> None:
             remove(rtnl, link.index)
 
 
-# --- create, delete ---------------------------------------------------------------------------------------------------
-
-
 def create(rtnl: Rtnl, tables: Tables, wanted: operation.CreateLink) -> None:
     """Make the link under a provisional name, mark it, then give it its name and place in one step."""
     with tables.open(wanted.table, rtnl) as place:
@@ -158,9 +155,6 @@ def delete(rtnl: Rtnl, wanted: operation.DeleteLink) -> None:
     _carry_out(f"delete {wanted.name}", wanted.name, lambda: remove(rtnl, found.index))
 
 
-# --- settings ---------------------------------------------------------------------------------------------------------
-
-
 def update(rtnl: Rtnl, wanted: operation.SetLink) -> None:
     """Change what is given and differs."""
     found = required(rtnl, wanted.name)
@@ -237,9 +231,6 @@ def required(rtnl: Rtnl, name: str) -> operation.Link:
     if found is None:
         raise errors.PermanentError("LINK_MISSING", f"there is no link {name}", link=name)
     return found
-
-
-# --- errors -----------------------------------------------------------------------------------------------------------
 
 
 def foreign(name: str, table: str = "") -> errors.PermanentError:

@@ -45,9 +45,6 @@ def sysctl_path(name: str) -> Path:
     return Path("/proc/sys") / name.replace(".", "/")
 
 
-# --- links ------------------------------------------------------------------------------------------------------------
-
-
 def links(rtnl: Rtnl) -> list[operation.Link]:
     found = _dumped_links(rtnl)
     by_index = {message["index"]: message.get_attr("IFLA_IFNAME") for message in found}
@@ -97,9 +94,6 @@ def _link(message: nlmsg, by_index: dict[int, str]) -> operation.Link:
     )
 
 
-# --- addresses --------------------------------------------------------------------------------------------------------
-
-
 def addresses(rtnl: Rtnl, by_index: dict[int, str]) -> list[operation.Address]:
     return [_address(message, by_index) for message in rtnl.dump(RTM_GETADDR, ifaddrmsg()) if message["index"] in by_index]
 
@@ -116,9 +110,6 @@ def _address(message: nlmsg, by_index: dict[int, str]) -> operation.Address:
     local = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
     prefix = f"{ipaddress.ip_address(local)}/{message['prefixlen']}"
     return operation.Address(link=by_index[message["index"]], prefix=prefix, protocol=message.get_attr("IFA_PROTO") or 0)
-
-
-# --- routes -----------------------------------------------------------------------------------------------------------
 
 
 def routes(rtnl: Rtnl, by_index: dict[int, str]) -> list[operation.Route]:

@@ -84,8 +84,6 @@ class Launcher:
         self._signals = (ours, theirs)
         self._loop.add_reader(ours.fileno(), self._loop.stop)
 
-    # --- operations ---------------------------------------------------------------------------------------------------
-
     def _dispatch(self, wanted: Any, answer: session.Answer) -> None:
         match wanted:
             case operation.CreateNamespace(table=table):
@@ -159,8 +157,6 @@ class Launcher:
             agent_pid=pid,
             agent_restarts=restarts,
         )
-
-    # --- events -------------------------------------------------------------------------------------------------------
 
     def _on_agent_exit(self, table: str, pid: int) -> None:
         self._notify(operation.AgentExited(table=table, pid=pid))

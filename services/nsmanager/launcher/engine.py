@@ -100,8 +100,6 @@ class Engine:
         self._leaving[process] = done
         end_members(process, self._uid)
 
-    # --- checks -------------------------------------------------------------------------------------------------------
-
     def _check_next(self) -> None:
         if not self._queue:
             return
@@ -138,8 +136,6 @@ class Engine:
         self._checking = False
         done(outcome)
         self._check_next()
-
-    # --- taking a configuration ---------------------------------------------------------------------------------------
 
     def _accept(self, done: Done) -> None:
         """Run with the candidate; where the engine does not, the former file is its configuration again."""
@@ -193,8 +189,6 @@ class Engine:
         else:
             self._config.unlink(missing_ok=True)
         self._checked(trial.done, _did_not_come_up())
-
-    # --- the process --------------------------------------------------------------------------------------------------
 
     def _start(self) -> None:
         control = f"{self._layout.haproxy_master},mode,660,level,admin"

@@ -65,8 +65,6 @@ class Device:
             case At(table=table, operation=inner):
                 getattr(self, type(inner).__name__)(self.spaces[table], inner)
 
-    # --- what agents do ---
-
     def CreateLink(self, space: Space, o: op.CreateLink) -> None:
         if o.table and o.table not in self.spaces:
             raise Refused(f"no namespace {o.table}")
@@ -138,8 +136,6 @@ class Device:
 
     def SetSysctl(self, space: Space, o: op.SetSysctl) -> None:
         space.sysctls[o.name] = o.value
-
-    # --- what the kernel does ---
 
     def _hop(self, space: Space, hop: op.NextHop) -> op.NextHop:
         if hop.link:

@@ -265,8 +265,6 @@ def test_occupied_name_is_an_error_with_what_to_do(bench: Bench) -> None:
     assert "ip netns delete a" in status.conditions[0].message
 
 
-# --- properties -------------------------------------------------------------------------------------------------------
-
 TABLES = ("a", "b", "default")
 tables = st.sampled_from(TABLES)
 addresses = st.lists(st.sampled_from(["10.0.0.1/24", "10.0.1.1/24", "2001:db8::1/64"]), unique=True, max_size=2)
