@@ -283,7 +283,7 @@ class Reconciler(Generic[Desired, Observed, Op]):
                     await self._remove(unit, name, self._registries[collection])
                 elif previous is not None:
                     changed[name] = None
-            elif previous is None or _stamped(status, previous) != previous:
+            elif _stamped(status, previous) != previous:
                 changed[name] = status
         await self._commit(changed)
 
@@ -323,9 +323,10 @@ def _pending(name: str) -> Status:
     return status
 
 
-def _stamped(status: Status, previous: Status) -> Status:
+def _stamped(status: Status, previous: Status | None) -> Status:
     """`status` with the time at which each condition last changed: the previous one's where it did not."""
-    before = {(condition.type, condition.service): condition for condition in previous.conditions}
+    conditions = previous.conditions if previous is not None else ()
+    before = {(condition.type, condition.service): condition for condition in conditions}
     now = timestamp_pb2.Timestamp()
     now.GetCurrentTime()
     for condition in status.conditions:

@@ -87,6 +87,8 @@ class Kind:
     field: str
     draft: Callable[[Resource], Draft]
     immutable: tuple[str, ...] = ()
+    # Raises where such a resource must not be deleted, whoever refers to it.
+    check_deletion: Callable[[Resource], None] = lambda _: None
     # Kinds of claims that rest for a while before somebody else can have them.
     resting: frozenset[str] = frozenset()
 
@@ -163,17 +165,22 @@ def _set_fields(wanted: Resource) -> list[str]:
 def check_immutable(kind: Kind, current: Resource, wanted: Resource) -> None:
     """Raise IMMUTABLE_FIELD where a field (or the choice of a oneof) that must stay was changed."""
     for field in kind.immutable:
-        descriptor = type(current.spec).DESCRIPTOR
-        if field in descriptor.oneofs_by_name:
-            before, after = current.spec.WhichOneof(field), wanted.spec.WhichOneof(field)  # type: ignore[arg-type, call-overload]
-        else:
-            before, after = getattr(current.spec, field), getattr(wanted.spec, field)
+        before, after = _value(current.spec, field), _value(wanted.spec, field)
         if before != after:
             raise errors.InvalidSpec(
                 f"spec.{field}",
                 f"cannot be changed from {before!s} to {after!s}: delete {current.name} and create it anew",
                 reason="IMMUTABLE_FIELD",
             )
+
+
+def _value(message: Message, path: str) -> object:
+    """The value of a field by its dotted path; of a oneof the name of what is set."""
+    field, _, rest = path.partition(".")
+    if field in message.DESCRIPTOR.oneofs_by_name:
+        return message.WhichOneof(field)
+    value = getattr(message, field)
+    return _value(value, rest) if rest else value
 
 
 def merged(resource: Resource, mod_revision: int, parts: Mapping[str, Status]) -> Resource:

@@ -68,6 +68,9 @@ async def apply(api: Client, source: Source, *, dry_run: bool, no_wait: bool) ->
     Prints the plan, applies it in order of dependency and waits until every resource is READY. It is not atomic: on the
     first failure it stops and tells, and repeating it goes on.
 
+    Another name is another resource. To rename one that keeps its card, link name, index or VIP takes two steps: apply the
+    files without it and with --prune (or delete it), then apply them with it under its new name.
+
     Example: crossns apply -f examples/two-tenants.yaml
     """
     wanted = source.request()

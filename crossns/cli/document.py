@@ -25,6 +25,9 @@ _NULL = "tag:yaml.org,2002:null"
 _READ = ("kind", "name", "labels", "spec")
 _OUTPUT_ONLY = ("status", "etag", "createTime", "updateTime", "deleteTime", "generation", "reconciling")
 _NUMBER = re.compile(r"-?[0-9]+")
+# Of 64 bits with its sign. Python refuses to read thousands of digits.
+_DIGITS_MAX = 20
+# What fits into the field; which values have a meaning is the API's to say.
 _RANGES = {
     FieldDescriptor.TYPE_INT32: (-(2**31), 2**31 - 1),
     FieldDescriptor.TYPE_UINT32: (0, 2**32 - 1),
@@ -171,8 +174,10 @@ def _scalar(field: FieldDescriptor, node: Node, place: _Place, path: str) -> Any
     if field.enum_type is not None:
         return _enum(field.enum_type, text, node, place, path)
     first, last = _RANGES[field.type]
-    if not _NUMBER.fullmatch(text) or not first <= int(text) <= last:
-        raise place.wrong(node, f"{path} is a whole number of {first}..{last}, not {errors.bounded(text)!r}")
+    if not _NUMBER.fullmatch(text):
+        raise place.wrong(node, f"{path} is a whole number, not {errors.bounded(text)!r}")
+    if len(text) > _DIGITS_MAX or not first <= int(text) <= last:
+        raise place.wrong(node, f"{path} takes no such number: {errors.bounded(text)} is far out of its range")
     return int(text)
 
 

@@ -74,24 +74,36 @@ async def wait_until_ready(running: suite.Suite) -> None:
 
 
 async def up(environ: Mapping[str, str], command: Sequence[str], *, quiet: bool) -> int:
-    """Until interrupted, or until `command` has ended; the exit status."""
+    """Until interrupted, or until `command` has ended; the exit status. UsageError when a process refuses its settings."""
     interrupts = _Interrupts()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, interrupts)
     # A command has the terminal, and so gets its Ctrl-C, of which we take no notice then.
     loop.add_signal_handler(signal.SIGINT, (lambda: None) if command else interrupts)
-    show = _show_nothing if quiet else _show_line
+    said: dict[str, str] = {}
+
+    def show(name: str, line: str) -> None:
+        said[name] = line
+        if not quiet:
+            _show_line(name, line)
+
     async with suite_on(environ, show) as running:
         interrupts.insist = running.kill
         working = asyncio.create_task(_work(running, environ, command))
         asked = asyncio.create_task(interrupts.asked.wait())
-        await asyncio.wait((working, asked), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((working, asked, running.refused), return_when=asyncio.FIRST_COMPLETED)
         asked.cancel()
         if interrupts.asked.is_set():
             click.echo("stopping the services; the data plane stays (`crossns down` removes it)", err=True)
-            working.cancel()
-        return await _result(working)
+        working.cancel()
+        status = await _result(working)
+    if running.refused.done() and not interrupts.asked.is_set():
+        # Only now all that it printed has arrived.
+        name = running.refused.result()
+        words = errors.bounded(said.get(name, f"exit status {suite.EXIT_SETTINGS}")).removeprefix(f"{name}: ")
+        raise click.UsageError(f"{name} refuses its settings: {words}")
+    return status
 
 
 async def _work(running: suite.Suite, environ: Mapping[str, str], command: Sequence[str]) -> int:
@@ -135,7 +147,3 @@ def _show_line(name: str, line: str) -> None:
     # Who read along may go; the suite goes on.
     with suppress(BrokenPipeError):
         click.echo(click.style(f"{name:>9} | ", fg=colour) + line, err=True)
-
-
-def _show_nothing(_name: str, _line: str) -> None:
-    return None

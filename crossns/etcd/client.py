@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from aetcd import rpc
 
 from crossns import errors, settings, store, telemetry
-from crossns.etcd import message, watch
+from crossns.etcd import failure, message, watch
 from crossns.etcd.endpoint import CALL_TIMEOUT_S, END_OF_STREAM, METADATA, Endpoint, Endpoints
 from crossns.retry import Backoff
 
@@ -130,7 +130,9 @@ class EtcdStore:
         was_connected = self._endpoints.current.is_connected
         try:
             response = await self._endpoints.call_once(_txn, transaction.request())
-        except errors.StoreUnavailable as lost:
+        except errors.StoreUnavailable as error:
+            # Looking tells what was done for certain; what was not found may have been overwritten since.
+            lost = failure.in_doubt(error) if was_connected else error
             return await self._look_for(transaction, lost, timeout_s=READ_BACK_TIMEOUT_S if was_connected else 0)
         if not response.succeeded:
             raise store.Conflict(transaction.failed(response))

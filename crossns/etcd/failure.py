@@ -17,6 +17,12 @@ _TOO_LARGE = "the write is larger than etcd takes (--max-request-bytes, 1.5 MiB)
 _REFUSED = "etcd refuses this service: check its client certificate and the role of its user in etcd"
 _FOREIGN = "what answers there does not speak etcd's v3 API: check the endpoint"
 
+# What a failed call has done. It is unknown of a write that went out on a connection.
+_UNCHANGED = "nothing was changed"
+_IN_DOUBT = "what was asked for may have been done"
+_AWAY = "try again when it is back (`crossns status`)"
+_BUSY = "try again a little later"
+
 # Time, another member or an operator helps.
 _UNAVAILABLE = {
     StatusCode.UNAVAILABLE: "etcd cannot be reached",
@@ -38,6 +44,13 @@ LEAVING = frozenset(
     {StatusCode.UNAVAILABLE, StatusCode.DEADLINE_EXCEEDED, StatusCode.CANCELLED, StatusCode.INTERNAL, StatusCode.UNKNOWN}
 )
 
+# The other texts say themselves what to do.
+_ADVICE = dict.fromkeys(LEAVING, _AWAY) | {
+    StatusCode.ABORTED: _BUSY,
+    StatusCode.RESOURCE_EXHAUSTED: _BUSY,
+    StatusCode.DATA_LOSS: "restore the member that is corrupt",
+}
+
 
 def of(error: AioRpcError, target: str) -> Exception:
     """What a failed call to the member at `target` means to the caller."""
@@ -46,8 +59,15 @@ def of(error: AioRpcError, target: str) -> Exception:
     if known is not None:
         return known
     if code in _UNAVAILABLE:
-        return errors.StoreUnavailable(f"{_UNAVAILABLE[code]} ({target}: {words})", target=target, code=code.name)
+        advice = f"; {_ADVICE[code]}" if code in _ADVICE else ""
+        message = f"{_UNAVAILABLE[code]} ({target}: {words}): {_UNCHANGED}{advice}"
+        return errors.StoreUnavailable(message, target=target, code=code.name)
     return errors.InvariantError(f"etcd refused the call: {code.name}: {words}", target=target)
+
+
+def in_doubt(lost: errors.StoreUnavailable) -> errors.StoreUnavailable:
+    """The same of a write that may have been done."""
+    return errors.StoreUnavailable(lost.message.replace(_UNCHANGED, _IN_DOUBT), **lost.metadata)
 
 
 def _known(code: StatusCode, words: str) -> Exception | None:

@@ -5,8 +5,9 @@ on what it read, and commits under compares that nothing of it changed; a confli
 both win, and a target never vanishes under one that refers to it. Nothing here touches the device.
 """
 
+from crossns.registry import check
 from crossns.registry.check import contention, not_found
 from crossns.registry.options import Options, options_of
 from crossns.registry.registry import ATTEMPTS, Registry
 
-__all__ = ["ATTEMPTS", "Options", "Registry", "contention", "not_found", "options_of"]
+__all__ = ["ATTEMPTS", "Options", "Registry", "check", "contention", "not_found", "options_of"]

@@ -45,12 +45,12 @@ class Registry:
         return self._merged(found[self.keys.desired(name)], found)
 
     async def page(self, prefix: str, page_size: int, page_token: str) -> tuple[list[Resource], str]:
-        """One page of the resources whose names begin with `prefix`, by name, and the token of the next."""
-        if not 0 <= page_size <= PAGE_SIZE_MAX:
-            raise errors.InvalidSpec("page_size", f"must be 0..{PAGE_SIZE_MAX}", value=page_size)
+        """One page of the resources whose names begin with `prefix`, by name, and the token of the next (AIP-158)."""
+        if page_size < 0:
+            raise errors.InvalidSpec("page_size", "must not be negative", value=page_size)
         if page_token and not page_token.startswith(prefix):
             raise errors.InvalidSpec("page_token", "belongs to another request: begin without one", reason="INVALID_PAGE_TOKEN")
-        size = page_size or PAGE_SIZE_DEFAULT
+        size = min(page_size or PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX)
         after = self.keys.desired(page_token) if page_token else ""
         own: list[store.Entry] = []
         more = True
@@ -104,6 +104,7 @@ class Registry:
             if current.HasField("delete_time"):
                 return await self.get(name)
             check.etag(options.etag, current)
+            self.kind.check_deletion(current)
             current.delete_time.GetCurrentTime()
             draft = self.kind.draft(current)
             compares = [
@@ -156,8 +157,16 @@ class Registry:
         raise check.contention(name)
 
     async def _write(self, name: str, decide: Callable[[Resource | None], Resource], options: Options) -> Resource:
-        if await self._is_repeated(options):
-            return await self.get(name)
+        try:
+            if not await self._is_repeated(options):
+                return await self._write_anew(name, decide, options)
+        except errors.AlreadyExists:
+            # By this very request, sent twice at once?
+            if not await self._is_repeated(options):
+                raise
+        return await self.get(name)
+
+    async def _write_anew(self, name: str, decide: Callable[[Resource | None], Resource], options: Options) -> Resource:
         for _ in range(ATTEMPTS):
             view, current = await self._current(name)
             wanted = await self._completed(decide(current), current)

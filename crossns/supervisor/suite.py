@@ -1,7 +1,8 @@
 """Keeps the processes of a stack running: in order, under their uids, again when they die, their output line by line.
 
 `running` is the only way in. It stops the services in reverse order when it is left; engines, agents and everything in the
-kernel stay, because the launcher leaves them. A process that dies is started again at once, one that keeps dying ever later.
+kernel stay, because the launcher leaves them. A process that dies is started again at once, one that keeps dying ever later,
+one that says that its settings are wrong never: `refused` tells who.
 """
 
 import asyncio
@@ -18,6 +19,8 @@ from crossns.retry import Backoff
 from crossns.supervisor import jail, stack
 
 RESTART = Backoff(first_s=0.1, factor=2, max_s=5)
+# How a process of ours says that its settings are wrong.
+EXIT_SETTINGS = 2
 # Who has run this long did not die of what it died of before.
 _SETTLED_S = 10
 # A service ends its calls in well under a second; what is left then hangs.
@@ -32,11 +35,13 @@ Show = Callable[[str, str], None]
 
 @dataclass(slots=True)
 class _Kept:
-    """One process of the stack, over all its incarnations. `output` is the end of the pipe that it writes to."""
+    """One process of the stack, over all its incarnations. `output` is the end of the pipe that it writes to; `proven` that it
+    has been ready before."""
 
     process: stack.Process
     output: int
     ready: asyncio.Event = field(default_factory=asyncio.Event)
+    proven: bool = False
     running: proc.Process | None = None
 
 
@@ -46,6 +51,8 @@ class Suite:
     def __init__(self, wanted: stack.Stack, layout: Layout, environ: Mapping[str, str], show: Show) -> None:
         self._stack, self._layout, self._environ, self._show = wanted, layout, environ, show
         self._kept: dict[str, _Kept] = {}
+        # The name of the first process whose settings are wrong.
+        self.refused: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._stopping = False
 
     async def wait_until_ready(self) -> None:
@@ -101,6 +108,10 @@ class Suite:
             if self._stopping:
                 return
             kept.ready.clear()
+            if _is_refusal(kept, status):
+                if not self.refused.done():
+                    self.refused.set_result(kept.process.name)
+                return
             failures = 1 if loop.time() - began > _SETTLED_S else failures + 1
             delay_s = RESTART.delay(failures - 1)
             self._show(kept.process.name, f"ended ({_ending(status)}): starts again in {delay_s:g} s")
@@ -122,6 +133,7 @@ class Suite:
         probe = await proc.start(looking, environ={**self._environ, "PYTHONPATH": str(jail.CODE)}, output=kept.output)
         try:
             if await probe.wait() == 0:
+                kept.proven = True
                 kept.ready.set()
         finally:
             proc.kill(probe)
@@ -165,6 +177,11 @@ def _signal(process: proc.Process | None, how: str) -> None:
     if process is not None and process.returncode is None:
         with contextlib.suppress(ProcessLookupError):
             getattr(process, how)()
+
+
+def _is_refusal(kept: _Kept, status: int) -> bool:
+    """Settings stay as they are: those of who has been ready once are right. etcd ends so when it panics, too."""
+    return status == EXIT_SETTINGS and not kept.proven and not kept.process.embedded
 
 
 def _ending(status: int) -> str:

@@ -82,8 +82,11 @@ class Device:
     async def apply(self, op: At | Privileged) -> None:
         if isinstance(op, Privileged):
             await (await self._connected_launcher()).call(op.operation)
-        else:
-            await (await self._connected_agent(op.table)).call(op.operation)
+            return
+        await (await self._connected_agent(op.table)).call(op.operation)
+        if isinstance(op.operation, operation.MoveLink):
+            # A link arrives in steps, and of the last (its marks come off) the kernel tells nobody.
+            await self._look(op.operation.table)
 
     async def _namespaces(self, table: str) -> tuple[operation.Namespace, ...]:
         result = await (await self._connected_launcher()).call(operation.ListNamespaces(table=table))
@@ -109,7 +112,7 @@ class Device:
                 del self._marked[link.mark]
 
     def _cards(self) -> tuple[operation.Link, ...]:
-        """Only `default` has links that may be taken; what is virtual there belongs to somebody."""
+        """What an Interface may take by name or MAC address: the links of `default` that nobody has taken."""
         snapshot = self._snapshots.get(BUILT_IN)
         return tuple(link for link in snapshot.links if not link.mark and link.name != "lo") if snapshot is not None else ()
 

@@ -218,7 +218,7 @@ CALLS = {
         "cannot be deleted",
     ),
     "page size": Call(
-        "ListRouteTables", table.ListRouteTablesRequest(page_size=1001), "INVALID_ARGUMENT", "INVALID_FIELD", "0..1000"
+        "ListRouteTables", table.ListRouteTablesRequest(page_size=-1), "INVALID_ARGUMENT", "INVALID_FIELD", "must not be negative"
     ),
     "page token of another list": Call(
         "ListRouteTables",

@@ -166,6 +166,29 @@ async def test_process_that_keeps_dying_is_started_ever_later(layout: Layout) ->
     assert [line.split()[-2] for line in delays[:3]] == ["0.1", "0.2", "0.4"]
 
 
+async def test_process_whose_settings_are_wrong_is_not_started_again(layout: Layout) -> None:
+    log = Log()
+    good = service(layout, "good")
+    wrong = service(layout, "wrong", after=("good",), code="print('no such option', flush=True); raise SystemExit(2)")
+    async with running(layout, of(layout, good, wrong), log) as made:
+        assert await asyncio.wait_for(made.refused, 10) == "wrong"
+    assert log.lines("wrong") == ["no such option"]
+    assert log.lines("good")[-1] == "stopped"
+
+
+async def test_process_that_has_been_ready_has_the_right_settings_however_it_ends(layout: Layout) -> None:
+    log = Log()
+    ending = SERVICE.replace('print("stopped", flush=True)', "raise SystemExit(2)")
+    wanted = service(layout, "svc", code=ending)
+    async with running(layout, of(layout, wanted), log) as made:
+        await until_ready(made)
+        (pid,) = await pids(wanted.ready[1])
+        os.kill(pid, signal.SIGTERM)
+        await log.until(lambda: log.lines("svc").count("listening") == 2)
+        assert not made.refused.done()
+    assert "ended (exit status 2): starts again in 0.1 s" in log.lines("svc")
+
+
 async def test_process_that_does_not_stop_is_killed(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(suite, "_STOP_S", 0.2)
     log = Log()

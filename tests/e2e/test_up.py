@@ -172,6 +172,24 @@ def test_nothing_is_left_of_a_sandboxed_suite_whose_outermost_process_is_killed(
         wait_until(lambda: not family & set(running()), 5)
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--listen", "0.0.0.0:7443"), "0.0.0.0:7443 can be reached from other machines: give --tls-cert"),
+        (("--tls-cert", __file__), "--tls-cert: belongs with --tls-key and --client-ca"),
+        (("--quiet", "--listen", "0.0.0.0:7443", "--", "echo", "it ran"), "--listen: 0.0.0.0:7443 can be reached"),
+    ],
+    ids=["strangers", "half of TLS", "command"],
+)
+def test_up_whose_gateway_refuses_its_settings_ends_and_says_why(options: tuple[str, ...], words: str) -> None:
+    refused = crossns("up", *options)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    last = refused.stderr.splitlines()[-1]
+    assert last.startswith("Error: gateway refuses its settings: --")
+    assert words in last
+    assert not SERVICES & set(running().values())
+
+
 def test_up_that_cannot_start_says_which_variable_is_wrong() -> None:
     refused = crossns("up", environ={**ENVIRON, "CROSSNS_UID_BASE": "many"})
     assert refused.returncode == 1

@@ -117,6 +117,15 @@ async def test_etcd_that_is_not_there_is_unavailable_in_time(tmp_path: Path) -> 
         await asyncio.wait_for(EtcdStore.connect(settings.Etcd((f"unix:{tmp_path}/none",)), timeout_s=0.5), BOUND_S)
 
 
+async def test_write_without_an_etcd_has_changed_nothing_and_says_so(member: etcd.Member, backend: EtcdStore) -> None:
+    await member.end()
+    async with asyncio.timeout(BOUND_S):
+        while backend._endpoints.current.is_connected:
+            await asyncio.sleep(0.02)
+    with pytest.raises(errors.StoreUnavailable, match="nothing was changed; try again when it is back"):
+        await backend.commit([], [Put("/a", b"1")])
+
+
 async def test_server_that_accepts_and_says_nothing_is_unavailable_in_time(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as mute:
         mute.bind(str(tmp_path / "mute"))

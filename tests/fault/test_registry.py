@@ -184,6 +184,71 @@ async def test_kind_of_an_interface_cannot_be_changed(registries: dict[str, Regi
     assert (caught.value.reason, caught.value.metadata["field"]) == ("IMMUTABLE_FIELD", "spec.kind")
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "field"),
+    [
+        ({"physical": {"linkName": "eth1"}}, {"physical": {"linkName": "eth2"}}, "spec.physical.link_name"),
+        ({"macvlan": {"parent": "interfaces/p"}}, {"macvlan": {"parent": "interfaces/q"}}, "spec.macvlan.parent"),
+        (
+            {"vlan": {"parent": "interfaces/p", "vlanId": 1}},
+            {"vlan": {"parent": "interfaces/q", "vlanId": 1}},
+            "spec.vlan.parent",
+        ),
+    ],
+)
+async def test_what_makes_another_link_of_an_interface_cannot_be_changed(
+    registries: dict[str, Registry], before: dict[str, object], after: dict[str, object], field: str
+) -> None:
+    await registries["routeTables"].create(table("a"), Options())
+    for name in ("p", "q"):
+        await registries["interfaces"].create(bridge(name, "a"), Options())
+
+    def wanted(kind: dict[str, object]) -> interface_pb2.Interface:
+        document = {"name": "interfaces/x", "spec": {"routeTable": "routeTables/a", **kind}}
+        return json_format.ParseDict(document, interface_pb2.Interface())
+
+    await registries["interfaces"].create(wanted(before), Options())
+    with pytest.raises(errors.InvalidSpec) as caught:
+        await registries["interfaces"].update(wanted(after), field_mask_pb2.FieldMask(paths=["spec"]), Options())
+    assert (caught.value.reason, caught.value.metadata["field"]) == ("IMMUTABLE_FIELD", field)
+
+
+async def test_port_of_one_bridge_is_none_of_another_and_lies_in_its_table(registries: dict[str, Registry]) -> None:
+    for name in ("a", "b"):
+        await registries["routeTables"].create(table(name), Options())
+    interfaces = registries["interfaces"]
+    await interfaces.create(bridge("p", "a"), Options())
+    await interfaces.create(bridge("br1", "a", bridge={"ports": ["interfaces/p"]}), Options())
+    assert await outcome(interfaces.create(bridge("br2", "a", bridge={"ports": ["interfaces/p"]}), Options())) == "PORT_TAKEN"
+    assert await outcome(interfaces.create(bridge("br3", "b", bridge={"ports": ["interfaces/p"]}), Options())) == "INVALID_FIELD"
+
+
+async def test_refused_evacuation_changes_nothing_and_a_good_one_goes_from_the_top_down(
+    registries: dict[str, Registry], backend: EtcdStore
+) -> None:
+    tables, interfaces = registries["routeTables"], registries["interfaces"]
+    await tables.create(table("a"), Options())
+    await tables.create(table("default"), Options())
+    await interfaces.create(bridge("a-br", "a", addresses=["10.0.0.1/24"]), Options())
+    nested = {"name": "interfaces/z-mv", "spec": {"routeTable": "routeTables/a", "macvlan": {"parent": "interfaces/a-br"}}}
+    await interfaces.create(json_format.ParseDict(nested, interface_pb2.Interface()), Options())
+    wanted = route("a", "r", destination="192.0.2.0/24", gateways=[{"address": "10.0.0.9"}])
+    await registries["routes"].create(wanted, Options())
+    methods = servicer.RouteTables(registries)
+    held = KEYS.of("proxy").ref("routeTables/a", "vServices/web")
+    await backend.commit([], [store.Put(held, b"")])
+    before = await everything(backend)
+    request = route_table_pb2.DeleteRouteTableRequest(name="routeTables/a", evacuate=True)
+    assert await outcome(methods.DeleteRouteTable(request, None)) == "STILL_REFERENCED"
+    await backend.commit([], [store.Delete(held)])
+    stale = route_table_pb2.DeleteRouteTableRequest(name="routeTables/a", evacuate=True, etag="1")
+    assert await outcome(methods.DeleteRouteTable(stale, None)) == "STALE_ETAG"
+    assert await everything(backend) == {key: value for key, value in before.items() if key != held}
+    assert await outcome(methods.DeleteRouteTable(request, None)) == "won"
+    for name in ("interfaces/a-br", "interfaces/z-mv"):
+        assert (await interfaces.get(name)).HasField("delete_time")
+
+
 async def test_same_request_id_gives_the_first_result_and_another_request_is_refused(registries: dict[str, Registry]) -> None:
     tables = registries["routeTables"]
     options = Options(request_id=str(uuid.uuid4()), fingerprint="one")
@@ -192,6 +257,14 @@ async def test_same_request_id_gives_the_first_result_and_another_request_is_ref
     assert (again.name, again.etag) == (first.name, first.etag)
     other = Options(request_id=options.request_id, fingerprint="two")
     assert await outcome(tables.create(table("b"), other)) == "REQUEST_ID_REUSED"
+
+
+async def test_same_request_sent_several_times_at_once_is_carried_out_once(registries: dict[str, Registry]) -> None:
+    tables = registries["routeTables"]
+    for number in range(10):
+        options = Options(request_id=str(uuid.uuid4()), fingerprint="one")
+        answers = await asyncio.gather(*(tables.create(table(f"t{number}"), options) for _ in range(4)))
+        assert len({answer.etag for answer in answers}) == 1
 
 
 async def test_request_id_is_taken_again_after_its_lease_was_lost(registries: dict[str, Registry], backend: EtcdStore) -> None:

@@ -241,7 +241,7 @@ async def test_lost_write_that_another_has_overwritten_counts_as_not_done(
     await gather(backend.watch("/", base), 2)
     await put(backend, "/b", b"3")
     relay.cut()
-    with pytest.raises(errors.StoreUnavailable):
+    with pytest.raises(errors.StoreUnavailable, match="may have been done"):
         await writing
 
 

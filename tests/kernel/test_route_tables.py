@@ -1,8 +1,10 @@
 """Route tables, interfaces, addresses and routes in the real kernel, made through the gateway, with real packets."""
 
 import asyncio
+import contextlib
 import json
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -90,12 +92,15 @@ async def test_two_tables_hold_the_same_address_port_and_mac_at_once(device: Dev
 @pytest.mark.parametrize(
     ("kind", "spec"),
     [
-        pytest.param(kind, {field: given}, marks=pytest.mark.needs(field), id=field)
+        pytest.param(kind, {field: given}, marks=pytest.mark.needs(field), id=f"{field} {given}")
         for kind, field, given in (
             ("bridge", "bridge", {"stp": True}),
             ("macvlan", "macvlan", {"parent": "interfaces/a-lan", "mode": "PRIVATE"}),
+            ("bridge", "bridge", {}),
+            ("vxlan", "vxlan", {"vni": 43}),
             ("vxlan", "vxlan", {"vni": 42, "local": "10.0.0.1", "remote": "10.0.0.9"}),
             ("tun", "tap", {"ownerUid": 1000}),
+            ("tun", "tap", {}),
             ("vlan", "vlan", {"parent": "interfaces/a-lan", "vlanId": 100}),
             ("bond", "bond", {}),
             ("dummy", "dummy", {}),
@@ -116,8 +121,18 @@ async def test_every_kind_of_interface_is_made_addressed_and_deleted(
     assert made["mtu"] == 1400
     assert "UP" in made["flags"]
     assert await addresses("x0", "a") == {"10.7.0.1/24"}
+    writes = await device.kernel_writes("a")
+    await do("ip", "-n", "a", "link", "set", "lo", "multicast", "on")
+    await wait_until(lambda: _is_settled(device))
+    assert await device.kernel_writes("a") == writes
     await device.delete("interfaces/x")
     assert await link("x0", "a") is None
+
+
+async def _is_settled(device: Device) -> bool:
+    """Whether a look at the table, brought about by a change, is over."""
+    await device.apply(doc("routeTables/a", description="look"))
+    return await device.state("routeTables/a") == "READY"
 
 
 async def test_kind_that_the_kernel_lacks_is_reported_and_others_go_on(device: Device) -> None:
@@ -277,6 +292,16 @@ async def test_namespace_whose_name_was_deleted_comes_back_with_everything_in_it
     assert (await device.client.get("routeTables/a")).status.netns_cookie == before  # type: ignore[union-attr]
 
 
+@contextlib.asynccontextmanager
+async def planted(table: str) -> AsyncIterator[None]:
+    """Foreign things in the table, which hold its deletion as long as they are there."""
+    await plant(table)
+    try:
+        yield
+    finally:
+        await do("ip", "-n", table, "link", "del", "foreign0")
+
+
 async def plant(table: str) -> None:
     inside = ["ip", "-n", table]
     await do(*inside, "link", "add", "foreign0", "type", "bridge")
@@ -305,28 +330,28 @@ async def is_planted(table: str) -> bool:
 
 async def test_foreign_links_addresses_routes_and_firewalls_survive_everything(device: Device, lab: Lab) -> None:
     await make_drifting(device, lab)
-    await plant("a")
-    await device.delete("routeTables/a/routes/r", "interfaces/br")
-    await device.apply(bridge("z", addresses=["10.3.0.1/24"]))
-    assert await is_planted("a")
-    card: dict[str, Any] = {"routeTable": "routeTables/a", "linkName": "lan", "physical": {"linkName": "card-a"}}
-    await device.apply(doc("interfaces/a-lan", **card, addresses=["10.0.9.1/24"]))
-    assert await addresses("lan", "a") == {"10.0.0.77/24", "10.0.9.1/24"}
-    undeclared = (await device.wait_until_state("routeTables/a", "READY")).status.undeclared_links  # type: ignore[union-attr]
-    assert undeclared == ["foreign0"]
+    async with planted("a"):
+        await device.delete("routeTables/a/routes/r", "interfaces/br")
+        await device.apply(bridge("z", addresses=["10.3.0.1/24"]))
+        assert await is_planted("a")
+        card: dict[str, Any] = {"routeTable": "routeTables/a", "linkName": "lan", "physical": {"linkName": "card-a"}}
+        await device.apply(doc("interfaces/a-lan", **card, addresses=["10.0.9.1/24"]))
+        assert await addresses("lan", "a") == {"10.0.0.77/24", "10.0.9.1/24"}
+        undeclared = (await device.wait_until_state("routeTables/a", "READY")).status.undeclared_links  # type: ignore[union-attr]
+        assert undeclared == ["foreign0"]
 
 
 async def test_foreign_things_survive_deletions_that_were_asked_while_nsmanager_was_down(device: Device, lab: Lab) -> None:
     await make_drifting(device, lab)
-    await plant("a")
-    await device.delete("routeTables/a/routes/r", "interfaces/br", wait=False)
-    await device.kill("nsmanager")
+    async with planted("a"):
+        await device.delete("routeTables/a/routes/r", "interfaces/br", wait=False)
+        await device.kill("nsmanager")
 
-    async def is_done() -> bool:
-        return await link("br0", "a") is None and await routes("a") == set()
+        async def is_done() -> bool:
+            return await link("br0", "a") is None and await routes("a") == set()
 
-    await wait_until(is_done)
-    assert await is_planted("a")
+        await wait_until(is_done)
+        assert await is_planted("a")
 
 
 async def test_foreign_link_of_a_wanted_name_is_left_alone_and_reported(device: Device) -> None:
@@ -348,6 +373,36 @@ async def test_table_with_interfaces_is_not_deleted_and_evacuation_gives_the_car
     await device.delete("routeTables/a", evacuate=True)
     assert await link("card-a") is not None
     assert not Path("/run/netns/a").exists()
+
+
+async def test_table_with_a_link_that_nobody_declared_is_not_deleted(device: Device, lab: Lab) -> None:
+    """Also where it came behind the request: the namespace waits, and goes by itself when the link has gone."""
+    await lab.host("h", Cable("foreign"), ["10.0.0.6/24"])
+    await device.apply(doc("routeTables/a"))
+    await do("ip", "link", "set", "foreign", "netns", "a")
+
+    async def is_seen() -> bool:
+        return list((await device.client.get("routeTables/a")).status.undeclared_links) == ["foreign"]  # type: ignore[union-attr]
+
+    await wait_until(is_seen)
+    with pytest.raises(errors.FailedPrecondition) as caught:
+        await device.client.delete("routeTables/a")
+    assert (caught.value.reason, caught.value.metadata["links"]) == ("ROUTE_TABLE_NOT_EMPTY", "foreign")
+    await do("ip", "-n", "a", "link", "set", "foreign", "netns", "1")
+    await wait_until(lambda: _has_none(device))
+    await device.delete("routeTables/a")
+
+
+async def _has_none(device: Device) -> bool:
+    return not (await device.client.get("routeTables/a")).status.undeclared_links  # type: ignore[union-attr]
+
+
+async def test_card_is_made_and_deleted_many_times_without_a_wait_for_the_resync(device: Device, lab: Lab) -> None:
+    await lab.host("h", Cable("card-a"), ["10.0.0.6/24"])
+    await device.apply(doc("routeTables/a"))
+    for _ in range(25):
+        await device.apply(doc("interfaces/c", routeTable="routeTables/a", physical={"linkName": "card-a"}))
+        await device.delete("interfaces/c")
 
 
 async def test_table_is_deleted_right_behind_what_is_in_it(device: Device, lab: Lab) -> None:

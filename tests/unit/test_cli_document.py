@@ -104,6 +104,11 @@ def test_what_get_prints_can_be_applied() -> None:
     assert read == route_table_pb2.RouteTable(name="routeTables/a", spec=route_table_pb2.RouteTableSpec(index=7))
 
 
+def test_number_that_fits_into_its_field_is_left_to_the_api() -> None:
+    (read,) = document.parse(table("{index: 70000}"), "f")
+    assert read == route_table_pb2.RouteTable(name="routeTables/a", spec=route_table_pb2.RouteTableSpec(index=70000))
+
+
 def test_null_leaves_a_field_unset() -> None:
     (read,) = document.parse(interface("{dummy: {}, physical: null, enabled: ~, linkName: }"), "f")
     assert read == interface_pb2.Interface(name="interfaces/a", spec=interface_pb2.InterfaceSpec(dummy=interface_pb2.DummyLink()))
@@ -133,7 +138,8 @@ def test_empty_documents_are_none() -> None:
         (table("{indx: 4}"), "3 (document 1)", "unknown field 'indx' in spec: it has displayName, description, index"),
         (table("{index: x}"), "3 (document 1)", "index is a whole number"),
         (table("{index: 1.5}"), "3 (document 1)", "index is a whole number"),
-        (table("{index: 99999999999}"), "3 (document 1)", "index is a whole number"),
+        (table("{index: 99999999999}"), "3 (document 1)", "index takes no such number: 99999999999 is far out of its range"),
+        (table(f"{{index: -{'9' * 5000}}}"), "3 (document 1)", "index takes no such number: -999"),
         (table("{forwarding: on}"), "3 (document 1)", "forwarding is true or false"),
         (table("3"), "3 (document 1)", "spec holds fields"),
         (table("{index: 1, index: 2}"), "3 (document 1)", "'index' stands here twice"),

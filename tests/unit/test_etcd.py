@@ -59,6 +59,23 @@ def test_words_of_etcd_are_understood(code: StatusCode, details: str, expected: 
     assert type(failed(code, details)) is expected
 
 
+@pytest.mark.parametrize("code", sorted(failure.LEAVING, key=str))
+def test_etcd_that_does_not_answer_is_told_with_what_was_done_and_what_to_do(code: StatusCode) -> None:
+    error = failed(code, "connection refused " * 100)
+    assert isinstance(error, errors.StoreUnavailable)
+    assert error.message.endswith("): nothing was changed; try again when it is back (`crossns status`)")
+    assert len(error.message) < 400
+
+
+def test_write_that_may_have_been_done_is_not_told_as_undone() -> None:
+    lost = failed(StatusCode.DEADLINE_EXCEEDED)
+    assert isinstance(lost, errors.StoreUnavailable)
+    doubt = failure.in_doubt(lost)
+    assert "what was asked for may have been done; try again" in doubt.message
+    assert "nothing was changed" not in doubt.message
+    assert doubt.metadata == lost.metadata
+
+
 def test_refusal_for_size_has_the_reason_that_clients_know() -> None:
     for details in ("etcdserver: request is too large", "etcdserver: too many operations in txn request"):
         error = failed(StatusCode.INVALID_ARGUMENT, details)

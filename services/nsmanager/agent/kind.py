@@ -19,6 +19,8 @@ class _Field(NamedTuple):
     attribute: str
     encode: Callable[[str], Any]
     decode: Callable[[Any], str]
+    # What it is where the kernel does not show it; None leaves it out.
+    absent: str | None = None
 
 
 def _number(attribute: str) -> _Field:
@@ -51,7 +53,7 @@ _FIELDS: dict[str, dict[str, tuple[_Field, ...]]] = {
     },
     "bond": {"mode": (_number("IFLA_BOND_MODE"),)},
     "dummy": {},
-    "tun": {"owner_uid": (_Field("IFLA_TUN_OWNER", int, lambda uid: "0" if uid in {None, _NO_UID} else str(uid)),)},
+    "tun": {"owner_uid": (_Field("IFLA_TUN_OWNER", int, lambda uid: "0" if uid == _NO_UID else str(uid), absent="0"),)},
 }
 
 
@@ -69,6 +71,8 @@ def observed(kernel_kind: str, content: nlmsg) -> dict[str, str]:
             value = content.get_attr(field.attribute)
             if value is not None:
                 found[name] = field.decode(value)
+            elif field.absent is not None:
+                found[name] = field.absent
     return found
 
 

@@ -16,6 +16,8 @@ _LINK_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 ADDRESSES_MAX = 256
 MTU_MIN, MTU_MAX = 68, 65535
+# RFC 8200, section 5; the kernel gives no IPv6 address to a link with less.
+IPV6_MTU_MIN = 1280
 DISPLAY_NAME_MAX = 63
 DESCRIPTION_MAX = 1024
 INDEX_MAX = 65535
@@ -69,7 +71,8 @@ def interface(message: interface_pb2.Interface) -> Link:
             reason="REQUIRED_FIELD",
         )
     if spec.mtu:
-        _check_range("spec.mtu", spec.mtu, MTU_MIN, MTU_MAX)
+        has_ipv6 = any(":" in text for text in spec.addresses)
+        _check_range("spec.mtu", spec.mtu, IPV6_MTU_MIN if has_ipv6 else MTU_MIN, MTU_MAX)
     if len(spec.addresses) > ADDRESSES_MAX:
         raise errors.InvalidSpec("spec.addresses", f"at most {ADDRESSES_MAX} are taken", max=ADDRESSES_MAX)
     link = Link(
@@ -82,7 +85,10 @@ def interface(message: interface_pb2.Interface) -> Link:
         up=spec.enabled if spec.HasField("enabled") else True,
         generation=message.generation,
     )
-    return _KINDS[kind](link, spec)
+    link = _KINDS[kind](link, spec)
+    if link.resource in link.ports:
+        raise errors.InvalidSpec(f"spec.{kind}", f"{link.resource} cannot be a port of itself")
+    return link
 
 
 def route(message: route_pb2.Route) -> Route:

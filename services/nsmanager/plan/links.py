@@ -40,6 +40,11 @@ def find(link: Link, desired: Desired, observed: Observed) -> operation.Link | N
     return seen if seen is not None and _is_wanted_here(link.mark, seen, desired) else None
 
 
+def foreign(observed: Observed) -> tuple[str, ...]:
+    """Names of the table's links that are not ours; those that every namespace has by itself left out."""
+    return tuple(sorted(name for name, link in observed.links.items() if not link.mark and name not in _OF_THE_KERNEL))
+
+
 def card(link: Link, observed: Observed) -> tuple[str, operation.Link] | None:
     """Where the card is that is not yet in its table, and what it looks like there."""
     if link.mark in observed.marked:
@@ -48,14 +53,22 @@ def card(link: Link, observed: Observed) -> tuple[str, operation.Link] | None:
 
 
 def is_known(link: Link, seen: operation.Link) -> bool:
-    """Whether a virtual link that carries the mark is as the spec says, so that it need not be made anew."""
-    return seen.kind == link.kind and all(
-        seen.attributes.get(key) == value for key, value in link.attributes.items() if key not in _MUTABLE
-    )
+    """Whether a virtual link that carries the mark is as the spec says, so that it need not be made anew; what the spec does not
+    say must not be there."""
+    keys = (seen.attributes.keys() | link.attributes.keys()) - _MUTABLE
+    return seen.kind == link.kind and all(seen.attributes.get(key, "") == link.attributes.get(key, "") for key in keys)
 
 
+# What the kernel puts into each namespace, some of it only with a module (Documentation/admin-guide/sysctl/net.rst, fb_tunnels).
+_OF_THE_KERNEL = frozenset(("lo", "tunl0", "sit0", "gre0", "gretap0", "erspan0", "ip_vti0", "ip6tnl0", "ip6_vti0", "ip6gre0"))
 # Attributes that can be changed on a living link.
 _MUTABLE = frozenset({"stp"})
+
+
+def missing_ports(link: Link, desired: Desired, observed: Observed) -> tuple[str, ...]:
+    """Resources that should be ports of the bridge or bond and are not."""
+    joined = {seen.mark for seen in observed.own_links.values() if seen.master == link.name}
+    return tuple(port for port in link.ports if port not in desired.all_links or desired.all_links[port].mark not in joined)
 
 
 def _depth(link: Link, desired: Desired) -> int:
@@ -151,7 +164,8 @@ def _ports(link: Link, desired: Desired, observed: Observed) -> Iterator[At]:
     wanted = {desired.all_links[port].mark: desired.all_links[port] for port in link.ports if port in desired.all_links}
     for mark, port in sorted(wanted.items()):
         seen = observed.own_links.get(mark)
-        if port.table == desired.id and (seen is None or seen.master != link.name):
+        is_coming = port.kind != "physical" or card(port, observed) is not None
+        if port.table == desired.id and (seen.master != link.name if seen is not None else is_coming):
             yield At(link.resource, desired.id, operation.SetLink(name=port.name, master=link.name))
     for mark, seen in sorted(observed.own_links.items()):
         if seen.master == link.name and mark not in wanted:

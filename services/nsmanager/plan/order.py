@@ -20,7 +20,11 @@ def plan(desired: Desired, observed: Observed) -> tuple[At | Privileged, ...]:
     if desired.table is None and not desired.is_built_in:
         if observed.namespace is None:
             return ()
-        return (*links.evacuated(desired, observed), Privileged(resource, operation.DestroyNamespace(table=desired.id)))
+        cards = links.evacuated(desired, observed)
+        if links.foreign(observed):
+            # They are somebody's, and would die or go astray with the namespace: it waits until they are gone.
+            return cards
+        return (*cards, Privileged(resource, operation.DestroyNamespace(table=desired.id)))
     if observed.namespace is None:
         return (
             Privileged(resource, operation.CreateNamespace(table=desired.id)),

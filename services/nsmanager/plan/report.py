@@ -32,10 +32,24 @@ def report(
         result[name] = _v_service(name, desired, observed, failures, kept)
     for name in sorted(desired.leaving):
         if name in failures:
-            result[name] = _stuck(failures[name], previous.get(name) or resource.MESSAGES[names.collection(name)]().status)
+            result[name] = _stuck(failures[name], previous.get(name) or _nothing(name))
         elif not _is_left(name, desired, observed):
             result[name] = None
+        else:
+            result[name] = _stuck(_reason_to_stay(name, desired, observed), previous.get(name) or _nothing(name))
     return result
+
+
+def _nothing(name: str) -> Status:
+    return resource.MESSAGES[names.collection(name)]().status
+
+
+def _reason_to_stay(name: str, desired: Desired, observed: Observed) -> errors.CrossnsError:
+    foreign = links.foreign(observed)
+    if name != f"routeTables/{desired.id}" or not foreign:
+        return errors.Aborted("IN_PROGRESS", "is being taken off the device")
+    message = f"{name} holds links that are not ours: {', '.join(foreign)}; move or delete them, then it goes by itself"
+    return errors.FailedPrecondition("ROUTE_TABLE_NOT_EMPTY", message)
 
 
 def _stuck(failure: errors.CrossnsError, previous: Status) -> Status:
@@ -82,7 +96,7 @@ def _table(desired: Desired, observed: Observed, failures: Failures) -> route_ta
         status.netns_cookie = observed.namespace.cookie
         status.agent_restarts = observed.namespace.agent_restarts
     if observed.snapshot is not None and not desired.is_built_in:
-        status.undeclared_links.extend(sorted(name for name, link in observed.links.items() if not link.mark and name != "lo"))
+        status.undeclared_links.extend(links.foreign(observed))
     return status
 
 
@@ -94,9 +108,13 @@ def _link(link: Link, desired: Desired, observed: Observed, failures: Failures) 
         reason, message = "LINK_MISSING", f"routeTables/default has no network card {what}: plug it in, or correct spec.physical"
     elif reason == "IN_PROGRESS" and link.parent and link.parent not in desired.all_links:
         reason, message = "PARENT_MISSING", f"{link.parent} is being deleted: name another parent"
+    missing = links.missing_ports(link, desired, observed) if seen is not None else ()
+    if reason == "OK" and missing:
+        reason = "PORT_MISSING"
+        message = f"{', '.join(missing)} not joined: each must be READY in routeTables/{desired.id}"
     status = interface_pb2.InterfaceStatus(
         observed_generation=link.generation,
-        state=_state(reason, failures.get(link.resource)),
+        state=status_pb2.STATE_DEGRADED if reason == "PORT_MISSING" else _state(reason, failures.get(link.resource)),
         conditions=[resource.condition("Present", SERVICE, reason, message)],
     )
     if seen is not None:

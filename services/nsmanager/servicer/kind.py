@@ -16,7 +16,7 @@ def registries(backend: store.Store, keys: names.Keys) -> dict[str, Registry]:
     """By collection."""
     return {
         "routeTables": Registry(backend, keys, ROUTE_TABLE, _allocate_index),
-        "interfaces": Registry(backend, keys, INTERFACE),
+        "interfaces": Registry(backend, keys, INTERFACE, _check_ports),
         "routes": Registry(backend, keys, ROUTE, _check_gateways),
     }
 
@@ -44,6 +44,9 @@ def _interface(message: Resource) -> Draft:
         card = link.card_name or link.card_mac
         taken = f"spec.physical: {{owner}} stands for the network card {card} already: change or delete it first"
         claims.append(Claim("card", card, "CARD_TAKEN", taken))
+    for port in link.ports:
+        taken = f"spec.{link.kind}: {port} is a port of {{owner}} already: take it out there first"
+        claims.append(Claim("port", port, "PORT_TAKEN", taken))
     references = [Reference(f"routeTables/{link.table}", "spec.route_table")]
     if link.parent:
         references.append(Reference(link.parent, f"spec.{link.kind}.parent"))
@@ -64,8 +67,27 @@ def _route(message: Resource) -> Draft:
     return Draft((Claim("route", key, "ALREADY_EXISTS", taken),), (Reference(f"routeTables/{route.table}", "parent"), *hops))
 
 
-ROUTE_TABLE = Kind("routeTables", "route_table", _route_table, immutable=("index",), resting=frozenset({"index"}))
-INTERFACE = Kind("interfaces", "interface", _interface, immutable=("kind",))
+def _check_unprotected(message: Resource) -> None:
+    assert isinstance(message, route_table_pb2.RouteTable)  # noqa: S101 - by its kind
+    if message.name == names.DEFAULT_TABLE:
+        text = "routeTables/default is the device's own namespace: it always exists and cannot be deleted"
+        raise errors.FailedPrecondition("ROUTE_TABLE_BUILT_IN", text, resource=message.name)
+    if message.spec.protected:
+        text = f"{message.name} is protected against deletion: clear spec.protected first"
+        raise errors.FailedPrecondition("ROUTE_TABLE_PROTECTED", text, resource=message.name)
+
+
+ROUTE_TABLE = Kind(
+    "routeTables",
+    "route_table",
+    _route_table,
+    immutable=("index",),
+    check_deletion=_check_unprotected,
+    resting=frozenset({"index"}),
+)
+# A card that another selector names, or a parent that changes, makes another link of it.
+_FIXED = ("kind", "physical.link_name", "physical.mac_address", "macvlan.parent", "vlan.parent")
+INTERFACE = Kind("interfaces", "interface", _interface, immutable=_FIXED)
 ROUTE = Kind("routes", "route", _route)
 
 
@@ -85,6 +107,19 @@ async def _allocate_index(registry: Registry, wanted: Resource, current: Resourc
         message = f"all {INDEX_MAX} indices are in use or resting: delete a route table, or try again in a minute"
         raise errors.FailedPrecondition("INDEX_EXHAUSTED", message, max=INDEX_MAX)
     wanted.status.index = free
+    return wanted
+
+
+async def _check_ports(registry: Registry, wanted: Resource, _current: Resource | None) -> Resource:
+    """Frames do not pass from one namespace to another: a bridge and its ports are in one table."""
+    assert isinstance(wanted, interface_pb2.Interface)  # noqa: S101 - by its kind
+    link = model.interface(wanted)
+    found = await registry.store.get_many([registry.keys.desired(port) for port in link.ports])
+    for entry in found.values():
+        port = resource.load("interfaces", entry.value)
+        if isinstance(port, interface_pb2.Interface) and port.spec.route_table != wanted.spec.route_table:
+            message = f"{port.name} is in {port.spec.route_table}: a port must be in {wanted.spec.route_table}, as {wanted.name}"
+            raise errors.InvalidSpec(f"spec.{link.kind}", message)
     return wanted
 
 

@@ -39,6 +39,8 @@ def route(spec: Mapping[str, object]) -> route_pb2.Route:
         ({**BRIDGE, "mtu": 67}, "spec.mtu", "INVALID_FIELD"),
         ({**BRIDGE, "mtu": 65536}, "spec.mtu", "INVALID_FIELD"),
         ({"routeTable": "routeTables/a", "bridge": {"ports": ["eth0"]}}, "spec.bridge.ports[0]", "INVALID_NAME"),
+        ({**BRIDGE, "mtu": 1279, "addresses": ["2001:db8::1/64"]}, "spec.mtu", "INVALID_FIELD"),
+        ({"routeTable": "routeTables/a", "bridge": {"ports": ["interfaces/lan"]}}, "spec.bridge", "INVALID_FIELD"),
         ({"routeTable": "routeTables/a", "physical": {}}, "spec.physical", "REQUIRED_FIELD"),
         ({"routeTable": "routeTables/a", "physical": {"linkName": "e", "macAddress": "aa"}}, "spec.physical", "REQUIRED_FIELD"),
         ({"routeTable": "routeTables/a", "physical": {"macAddress": "aa"}}, "spec.physical.mac_address", "INVALID_FIELD"),

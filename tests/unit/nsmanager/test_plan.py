@@ -107,7 +107,8 @@ def test_card_of_a_deleted_interface_goes_back_under_its_name(bench: Bench) -> N
     bench.put("interfaces/lan", LAN)
     bench.settle("a", "default")
     bench.put("interfaces/lan", LAN, deleting=True)
-    assert "interfaces/lan" not in bench.report("a")
+    bench.report("a")
+    assert bench.state("interfaces/lan") == ("STATE_PENDING", "IN_PROGRESS")
     bench.settle("a", "default")
     assert bench.report("a")["interfaces/lan"] is None
     assert bench.device.spaces["default"].links["eth1"].mark == ""
@@ -158,6 +159,37 @@ def test_foreign_links_addresses_and_routes_are_never_touched(bench: Bench) -> N
     bench.settle("a", "default")
     assert "tun0" in space.links
     assert bench.report("a")["routeTables/a"].undeclared_links == ["tun0"]  # type: ignore[union-attr]
+
+
+def test_table_with_a_foreign_link_is_not_dropped_until_that_is_gone(bench: Bench) -> None:
+    bench.put("interfaces/lan", LAN)
+    bench.settle("a", "default")
+    bench.device.spaces["a"].links["tun0"] = operation.Link(index=99, name="tun0", kind="tun")
+    bench.put("interfaces/lan", LAN, deleting=True)
+    bench.put("routeTables/a", {}, deleting=True)
+    bench.settle("a", "default")
+    assert "eth1" in bench.device.spaces["default"].links
+    assert bench.state("routeTables/a") == ("STATE_ERROR", "ROUTE_TABLE_NOT_EMPTY")
+    assert "tun0" in bench.parts["routeTables/a"].conditions[0].message
+    del bench.device.spaces["a"].links["tun0"]
+    bench.settle("a")
+    assert "a" not in bench.device.spaces
+
+
+def test_virtual_link_whose_optional_attribute_was_taken_back_is_made_anew(bench: Bench) -> None:
+    bench.put("interfaces/vx", {"routeTable": "routeTables/a", "vxlan": {"vni": 7, "remote": "10.0.0.9"}})
+    bench.settle("a")
+    bench.put("interfaces/vx", {"routeTable": "routeTables/a", "vxlan": {"vni": 7}}, generation=2)
+    bench.settle("a")
+    assert "remote" not in bench.device.spaces["a"].links["vx"].attributes
+
+
+def test_bridge_whose_port_is_not_there_is_degraded_and_says_which(bench: Bench) -> None:
+    bench.put("interfaces/lan", {**LAN, "physical": {"linkName": "eth9"}})
+    bench.put("interfaces/br", {"routeTable": "routeTables/a", "bridge": {"ports": ["interfaces/lan"]}})
+    bench.round("a")
+    assert bench.state("interfaces/br") == ("STATE_DEGRADED", "PORT_MISSING")
+    assert "interfaces/lan" in bench.parts["interfaces/br"].conditions[0].message
 
 
 def test_missing_card_is_reported_with_what_to_do(bench: Bench) -> None:
