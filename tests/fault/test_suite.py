@@ -81,6 +81,7 @@ async def test_killed_process_loses_no_request_and_plans_nothing_when_it_is_back
     assert (seen["kept"]["failed"], seen["new"]["failed"]) == (0, 0), seen
     await ready(device)
     assert operations_since(device, mark) == []
+    # The launcher counts from its own start.
     if process != "launcher":
         assert await device.kernel_writes() == before
 
@@ -170,7 +171,7 @@ async def _is_nothing_left(device: Device) -> bool:
 
 
 async def test_cold_boot_brings_every_table_back_with_its_index(device: Device, count: Count) -> None:
-    """State kept, every namespace gone, as after a power cut."""
+    """State kept, every namespace and every process gone, as after a power cut: only the supervisor is there again."""
     number = count(20, 50)
     await device.apply(*(doc(f"routeTables/t{each}") for each in range(number)))
     before: dict[str, Any] = {f"t{each}": (await device.client.get(f"routeTables/t{each}")).status for each in range(number)}
@@ -179,9 +180,10 @@ async def test_cold_boot_brings_every_table_back_with_its_index(device: Device, 
     (await proc.run(["umount", *map(str, mounts)])).check()
     for mount in mounts:
         mount.unlink()
-    for agent in agents:
-        os.kill(agent, signal.SIGKILL)
-    await device.kill("launcher")
+    services = [device.pid(name) for name in ("etcd", "nsmanager", "proxy", "gateway", "launcher")]
+    for pid in [*agents, *services]:
+        os.kill(pid, signal.SIGKILL)
+    await wait_until(device.serves, timeout_s=60)
 
     async def is_back(table: str) -> bool:
         status: Any = (await device.client.get(f"routeTables/{table}")).status
