@@ -105,6 +105,7 @@ class Suite:
                 status = await kept.running.wait()
             finally:
                 probe.cancel()
+                await asyncio.wait((probe,))
             if self._stopping:
                 return
             kept.ready.clear()
@@ -137,6 +138,7 @@ class Suite:
                 kept.ready.set()
         finally:
             proc.kill(probe)
+            await probe.wait()
 
     async def _relay(self, name: str, output: int) -> None:
         loop, reader = asyncio.get_running_loop(), asyncio.StreamReader()

@@ -66,9 +66,9 @@ def operations_since(device: Device, mark: int) -> list[str]:
 
 @pytest.mark.parametrize("process", ["gateway", "nsmanager", "proxy", "etcd", "agent c", "agent s", "launcher"])
 async def test_killed_process_loses_no_request_and_plans_nothing_when_it_is_back(
-    device: Device, client: Host, process: str
+    device: Device, client: Host, process: str, count: Count
 ) -> None:
-    seconds = 6.0
+    seconds = count(4, 20)
     await ready(device)
     mark = len(device.log)
     before = await device.kernel_writes()
