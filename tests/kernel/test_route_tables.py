@@ -1,10 +1,7 @@
 """Route tables, interfaces, addresses and routes in the real kernel, made through the gateway, with real packets."""
 
 import asyncio
-import contextlib
 import json
-import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -12,58 +9,10 @@ import pytest
 
 from crossns import errors, proc
 from crossns.testing.device import Device, doc, wait_until
-from crossns.testing.lab import Cable, Host, Lab
+from crossns.testing.lab import Cable, Lab
+from tests.kernel.view import MAC, TRAFFIC, addresses, bridge, do, ip, link, make_drifting, reaches, routes, table_with_card
 
 pytestmark = [pytest.mark.kernel, pytest.mark.asyncio(loop_scope="module")]
-
-TRAFFIC = [sys.executable, "-m", "crossns.testing.traffic"]
-MAC = "02:00:00:00:00:05"
-
-
-async def ip(*arguments: str, table: str = "") -> Any:
-    """`ip -json` in a table, or in `default`."""
-    inside = ["-netns", table] if table else []
-    text = (await proc.run(["ip", *inside, "-json", "-details", *arguments])).check().stdout
-    return json.loads(text) if text.strip() else []
-
-
-async def do(*argv: str) -> None:
-    (await proc.run(argv)).check()
-
-
-async def reaches(host: Host, address: str) -> bool:
-    """Whether an ICMP echo is answered."""
-    return (await host.run([*TRAFFIC, "reach", address])).status == 0
-
-
-async def link(name: str, table: str = "") -> dict[str, Any] | None:
-    return next((each for each in await ip("link", "show", table=table) if each["ifname"] == name), None)
-
-
-async def addresses(name: str, table: str = "") -> set[str]:
-    found: dict[str, Any] = next(
-        (each for each in await ip("address", "show", table=table) if each["ifname"] == name), {"addr_info": []}
-    )
-    return {f"{each['local']}/{each['prefixlen']}" for each in found["addr_info"] if each.get("scope") == "global"}
-
-
-async def routes(table: str) -> set[str]:
-    return {each["dst"] for family in ("-4", "-6") for each in await ip(family, "route", "show", "proto", "197", table=table)}
-
-
-def table_with_card(table: str, card: str, *given: str) -> tuple[str, str]:
-    lan = doc(
-        f"interfaces/{table}-lan",
-        routeTable=f"routeTables/{table}",
-        linkName="lan",
-        physical={"linkName": card},
-        addresses=given,
-    )
-    return doc(f"routeTables/{table}"), lan
-
-
-def bridge(name: str, **spec: Any) -> str:
-    return doc(f"interfaces/{name}", routeTable="routeTables/a", bridge={}, **spec)
 
 
 async def test_two_tables_hold_the_same_address_port_and_mac_at_once(device: Device, lab: Lab) -> None:
@@ -232,136 +181,6 @@ async def test_card_that_is_plugged_in_later_is_taken_at_once(device: Device, la
     assert missing.status.conditions[0].reason == "LINK_MISSING"
     await lab.host("h", Cable("late"), ["10.0.0.6/24"])
     await device.wait_until_state("interfaces/a-lan", "READY")
-
-
-async def make_drifting(device: Device, lab: Lab) -> None:
-    await lab.host("h", Cable("card-a"), ["10.0.0.6/24"])
-    await device.apply(
-        *table_with_card("a", "card-a", "10.0.0.1/24"),
-        doc("routeTables/a/routes/r", destination="0.0.0.0/0", gateways=[{"address": "10.0.0.254"}]),
-        bridge("br", linkName="br0", addresses=["10.8.0.1/24"]),
-    )
-
-
-@pytest.mark.parametrize(
-    "drift",
-    [
-        ["ip", "-n", "a", "address", "del", "10.0.0.1/24", "dev", "lan"],
-        ["ip", "-n", "a", "route", "del", "default"],
-        ["ip", "-n", "a", "link", "del", "br0"],
-        ["ip", "-n", "a", "link", "set", "lan", "down"],
-        ["ip", "-n", "a", "link", "set", "br0", "name", "other"],
-        ["ip", "-n", "a", "address", "flush", "dev", "br0"],
-        ["ip", "netns", "exec", "a", "sysctl", "-qw", "net.ipv4.ip_nonlocal_bind=0"],
-        ["ip", "netns", "delete", "a"],
-    ],
-    ids=lambda argv: " ".join(argv[1:]),
-)
-async def test_drift_is_repaired(device: Device, lab: Lab, drift: list[str]) -> None:
-    await make_drifting(device, lab)
-    await do(*drift)
-
-    async def is_repaired() -> bool:
-        if not Path("/run/netns/a").exists():
-            return False
-        down = await link("lan", "a")
-        return (
-            down is not None
-            and "UP" in down["flags"]
-            and await addresses("lan", "a") == {"10.0.0.1/24"}
-            and await addresses("br0", "a") == {"10.8.0.1/24"}
-            and await routes("a") == {"default"}
-        )
-
-    if "sysctl" in drift:
-        # Nobody tells of it: it is found at the next look, which a link that comes or goes brings about.
-        await do("ip", "-n", "a", "link", "set", "br0", "down")
-    await wait_until(is_repaired)
-    if "sysctl" in drift:
-        shown = await proc.run(["ip", "netns", "exec", "a", "cat", "/proc/sys/net/ipv4/ip_nonlocal_bind"])
-        assert shown.stdout.strip() == "1"
-
-
-async def test_namespace_whose_name_was_deleted_comes_back_with_everything_in_it(device: Device, lab: Lab) -> None:
-    await make_drifting(device, lab)
-    host = lab.hosts["h"]
-    before = (await device.client.get("routeTables/a")).status.netns_cookie  # type: ignore[union-attr]
-    await do("ip", "netns", "delete", "a")
-    assert await reaches(host, "10.0.0.1")
-    await wait_until(lambda: Path("/run/netns/a").exists())
-    assert (await device.client.get("routeTables/a")).status.netns_cookie == before  # type: ignore[union-attr]
-
-
-@contextlib.asynccontextmanager
-async def planted(table: str) -> AsyncIterator[None]:
-    """Foreign things in the table, which hold its deletion as long as they are there."""
-    await plant(table)
-    try:
-        yield
-    finally:
-        await do("ip", "-n", table, "link", "del", "foreign0")
-
-
-async def plant(table: str) -> None:
-    inside = ["ip", "-n", table]
-    await do(*inside, "link", "add", "foreign0", "type", "bridge")
-    await do(*inside, "link", "set", "foreign0", "up")
-    await do(*inside, "address", "add", "10.99.0.1/24", "dev", "foreign0")
-    await do(*inside, "address", "add", "10.0.0.77/24", "dev", "lan")
-    await do(*inside, "route", "add", "198.51.100.0/24", "via", "10.99.0.2", "proto", "static")
-    rules = (
-        "add table inet foreign; add chain inet foreign c { type filter hook input priority 0; }; add rule inet foreign c counter"
-    )
-    await do("ip", "netns", "exec", table, "nft", rules)
-
-
-async def is_planted(table: str) -> bool:
-    found = await link("foreign0", table)
-    nft = await proc.run(["ip", "netns", "exec", table, "nft", "list", "tables"])
-    foreign = [each["dst"] for each in await ip("-4", "route", "show", "proto", "static", table=table)]
-    return (
-        found is not None
-        and await addresses("foreign0", table) == {"10.99.0.1/24"}
-        and "10.0.0.77/24" in await addresses("lan", table)
-        and foreign == ["198.51.100.0/24"]
-        and "inet foreign" in nft.stdout
-    )
-
-
-async def test_foreign_links_addresses_routes_and_firewalls_survive_everything(device: Device, lab: Lab) -> None:
-    await make_drifting(device, lab)
-    async with planted("a"):
-        await device.delete("routeTables/a/routes/r", "interfaces/br")
-        await device.apply(bridge("z", addresses=["10.3.0.1/24"]))
-        assert await is_planted("a")
-        card: dict[str, Any] = {"routeTable": "routeTables/a", "linkName": "lan", "physical": {"linkName": "card-a"}}
-        await device.apply(doc("interfaces/a-lan", **card, addresses=["10.0.9.1/24"]))
-        assert await addresses("lan", "a") == {"10.0.0.77/24", "10.0.9.1/24"}
-        undeclared = (await device.wait_until_state("routeTables/a", "READY")).status.undeclared_links  # type: ignore[union-attr]
-        assert undeclared == ["foreign0"]
-
-
-async def test_foreign_things_survive_deletions_that_were_asked_while_nsmanager_was_down(device: Device, lab: Lab) -> None:
-    await make_drifting(device, lab)
-    async with planted("a"):
-        await device.delete("routeTables/a/routes/r", "interfaces/br", wait=False)
-        await device.kill("nsmanager")
-
-        async def is_done() -> bool:
-            return await link("br0", "a") is None and await routes("a") == set()
-
-        await wait_until(is_done)
-        assert await is_planted("a")
-
-
-async def test_foreign_link_of_a_wanted_name_is_left_alone_and_reported(device: Device) -> None:
-    await device.apply(doc("routeTables/a"))
-    await do("ip", "-n", "a", "link", "add", "x0", "type", "bridge")
-    await device.apply(bridge("x", linkName="x0"), wait=False)
-    found = await device.wait_until_state("interfaces/x", "ERROR")
-    assert found.status.conditions[0].reason == "FOREIGN_OBJECT"
-    await do("ip", "-n", "a", "link", "del", "x0")
-    await device.wait_until_state("interfaces/x", "READY")
 
 
 async def test_table_with_interfaces_is_not_deleted_and_evacuation_gives_the_cards_back(device: Device, lab: Lab) -> None:
