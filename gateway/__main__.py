@@ -6,6 +6,8 @@ import os
 import signal
 import sys
 
+import uvloop
+
 from crossns import errors, settings, telemetry
 from gateway import app
 from gateway.settings import Settings, parse
@@ -23,7 +25,7 @@ def main() -> int:
     telemetry.setup_logging("gateway", shared.log_level)
     telemetry.setup("gateway")
     try:
-        return asyncio.run(_run(shared, own))
+        return uvloop.run(_run(shared, own))
     except OSError as error:
         _log.error("cannot listen: %s", error)
         return 1
