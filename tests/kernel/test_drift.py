@@ -54,6 +54,13 @@ async def test_drift_is_repaired(device: Device, lab: Lab, drift: list[str]) -> 
         assert shown.stdout.strip() == "1"
 
 
+async def test_deleted_name_of_a_quiet_namespace_is_put_back(device: Device) -> None:
+    """Nothing happens in the namespace itself: only the launcher sees it."""
+    await device.apply(doc("routeTables/a"))
+    await do("ip", "netns", "delete", "a")
+    await wait_until(lambda: Path("/run/netns/a").exists(), timeout_s=10)
+
+
 async def test_namespace_whose_name_was_deleted_comes_back_with_everything_in_it(device: Device, lab: Lab) -> None:
     await make_drifting(device, lab)
     host = lab.hosts["h"]
