@@ -22,6 +22,15 @@ _SHOWN_APART = ("state", "conditions", "observedGeneration", "frontends", "membe
 _OBSERVED = ("name", "index", "netnsCookie")
 
 
+async def show(api: Client, name: str, form: str) -> None:
+    """Print one resource: described for people, or in the form that was asked for."""
+    found = await api.get(name)
+    if form == "table":
+        click.echo(await of(api, found))
+    else:
+        render.show([found], form, single=True)
+
+
 async def of(api: Client, resource: Resource) -> str:
     """The whole description."""
     plain = render.to_plain(resource)

@@ -27,8 +27,4 @@ async def list_(api: Client, form: str) -> None:
 @client.remote()
 async def show(api: Client, name: str, form: str) -> None:
     """Show the vService NAME with the state of every frontend and member."""
-    found = await api.get(kinds.full_name(KIND, name))
-    if form == "table":
-        click.echo(await description.of(api, found))
-    else:
-        render.show([found], form, single=True)
+    await description.show(api, kinds.full_name(KIND, name), form)

@@ -51,11 +51,7 @@ async def list_(api: Client, form: str) -> None:
 @client.remote()
 async def show(api: Client, name: str, form: str) -> None:
     """Show the route table NAME with everything that is derived from its index."""
-    found = await api.get(kinds.full_name(KIND, name))
-    if form == "table":
-        click.echo(await description.of(api, found))
-    else:
-        render.show([found], form, single=True)
+    await description.show(api, kinds.full_name(KIND, name), form)
 
 
 @table.command()
