@@ -88,6 +88,13 @@ class StartEngine(Message, frozen=True):
     config: str
 
 
+class SaveEngine(Message, frozen=True):
+    """Check `config` and keep it for the engine's next start; what runs, runs on as it is. -> Engine"""
+
+    engine: Literal["haproxy"]
+    config: str
+
+
 class StopEngine(Message, frozen=True):
     """-> None"""
 
@@ -282,7 +289,15 @@ class OpenSocket(Message, frozen=True):
 
 
 LauncherOperation = (
-    CreateNamespace | AttachNamespace | DestroyNamespace | ListNamespaces | StartEngine | StopEngine | ListEngines | Statistics
+    CreateNamespace
+    | AttachNamespace
+    | DestroyNamespace
+    | ListNamespaces
+    | StartEngine
+    | SaveEngine
+    | StopEngine
+    | ListEngines
+    | Statistics
 )
 AgentOperation = (
     Dump

@@ -3,12 +3,14 @@
 Colour only where the output is a terminal; `click.echo` takes it off elsewhere.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import click
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from crossns import names
+from crossns.cli import part
 from crossns.cli.kinds import short_name
 from crossns.resource import Resource
 from crossns.v1 import interface_pb2, route_pb2, route_table_pb2, status_pb2, v_service_pb2
@@ -16,12 +18,19 @@ from crossns.v1 import interface_pb2, route_pb2, route_table_pb2, status_pb2, v_
 _COLOURS = {"READY": "green", "PENDING": "yellow", "DEGRADED": "yellow", "DELETING": "yellow", "ERROR": "red"}
 # Why something is not READY is cut to this in a table; `describe` has all of it.
 _WHY_MAX = 60
+# So many of a list are named in a cell.
+_NAMED_MAX = 3
 
 
 def state(value: status_pb2.State.ValueType) -> str:
     """A state's name, in its colour."""
     name = status_pb2.State.Name(value).removeprefix("STATE_")
     return click.style(name, fg=_COLOURS.get(name))
+
+
+def time(when: Timestamp) -> str:
+    """In UTC, to the second."""
+    return when.ToJsonString()[:19].replace("T", " ")
 
 
 def why(resource: Resource) -> str:
@@ -45,10 +54,23 @@ def via(route: route_pb2.Route) -> str:
     )
 
 
-def endpoint(part: v_service_pb2.Frontend | v_service_pb2.Member) -> str:
-    """`dmz 203.0.113.10:80`."""
-    address = f"[{part.address}]" if ":" in part.address else part.address
-    return f"{names.resource_id(part.route_table)} {address}:{part.port}"
+def endpoint(end: v_service_pb2.Frontend | v_service_pb2.Member) -> str:
+    """`dmz 203.0.113.10:80`, `dmz [2001:db8::10]:8000-8099`; `:*` for a member's port that is the one the client came to."""
+    address = f"[{end.address}]" if ":" in end.address else end.address
+    last = end.end_port if isinstance(end, v_service_pb2.Frontend) else 0
+    ports = f"{end.port}-{last}" if last not in (0, end.port) else str(end.port or "*")
+    return f"{names.resource_id(end.route_table)} {address}:{ports}"
+
+
+def few(texts: Sequence[str]) -> str:
+    """`a, b, c and 61 more`."""
+    more = f" and {len(texts) - _NAMED_MAX} more" if len(texts) > _NAMED_MAX else ""
+    return ", ".join(texts[:_NAMED_MAX]) + more
+
+
+def protocol(service: v_service_pb2.VService) -> str:
+    name = v_service_pb2.Protocol.Name(service.spec.protocol).removeprefix("PROTOCOL_")
+    return name if service.spec.protocol else ""
 
 
 def _ready(parts: Sequence[v_service_pb2.PartStatus], total: int) -> str:
@@ -73,15 +95,16 @@ def _route(route: route_pb2.Route) -> list[str]:
 
 def _v_service(service: v_service_pb2.VService) -> list[str]:
     members = sum(len(pool.members) for pool in service.spec.pools)
-    fronts = ", ".join(endpoint(front) for front in service.spec.frontends)
-    return [fronts, _ready(service.status.frontends, len(service.spec.frontends)), _ready(service.status.members, members)]
+    fronts = few([endpoint(front) for front in service.spec.frontends])
+    ready = _ready(service.status.frontends, len(service.spec.frontends))
+    return [protocol(service), fronts, ready, f"{len(part.serving(service))}/{members}"]
 
 
 _KINDS: dict[str, tuple[list[str], Callable[[Any], list[str]]]] = {
     "routeTables": (["INDEX", "FORWARDS", "DESCRIPTION"], _route_table),
     "interfaces": (["TABLE", "LINK", "KIND", "ADDRESSES"], _interface),
     "routes": (["DESTINATION", "VIA", "METRIC"], _route),
-    "vServices": (["LISTENS ON", "FRONTENDS", "MEMBERS"], _v_service),
+    "vServices": (["PROTOCOL", "LISTENS ON", "FRONTENDS", "SERVING"], _v_service),
 }
 
 
@@ -92,15 +115,20 @@ def table(resources: Sequence[Resource]) -> str:
     return aligned([["NAME", "STATE", *heads, ""], *rows])
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Columns two blanks apart; the first row is the head."""
+def aligned(rows: Sequence[Sequence[str]], numbers: Collection[str] = ()) -> str:
+    """Columns two blanks apart; the first row is the head. `numbers`: heads of columns that end on the right."""
     widths = [max(len(click.unstyle(cell)) for cell in column) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:
-        cells = (cell + " " * (width - len(click.unstyle(cell))) for cell, width in zip(row, widths, strict=True))
+        cells = (_padded(*each) for each in zip(row, widths, (head in numbers for head in rows[0]), strict=True))
         lines.append("  ".join(cells).rstrip())
     lines[0] = click.style(lines[0], bold=True)
     return "\n".join(lines)
+
+
+def _padded(cell: str, width: int, is_number: bool) -> str:
+    blanks = " " * (width - len(click.unstyle(cell)))
+    return blanks + cell if is_number else cell + blanks
 
 
 def _cut(text: str) -> str:

@@ -1,6 +1,6 @@
 """All that is known about one resource, as text for people: spec, status, its parts, its derived identity, who uses it.
 
-Called by `describe`, `table show` and `service show`.
+Called by `describe` and `table show`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -8,7 +8,6 @@ from typing import Any
 
 import click
 from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from crossns import names
 from crossns.cli import bundle, columns, render
@@ -56,13 +55,9 @@ def _head(resource: Resource) -> str:
     times = {"created": resource.create_time, "updated": resource.update_time}
     if resource.HasField("delete_time"):
         times["deletion asked for"] = resource.delete_time
-    lines.append("  " + ", ".join(f"{what} {_time(when)}" for what, when in times.items()))
+    lines.append("  " + ", ".join(f"{what} {columns.time(when)}" for what, when in times.items()))
     lines.append(f"  generation {resource.generation}, observed {resource.status.observed_generation}, etag {resource.etag}")
     return "\n".join(lines)
-
-
-def _time(when: Timestamp) -> str:
-    return when.ToJsonString()[:19].replace("T", " ")
 
 
 def _section(title: str, text: str) -> str:
@@ -99,7 +94,7 @@ def _conditions(conditions: Sequence[status_pb2.Condition]) -> str:
     rows = [["TYPE", "STATUS", "SINCE", "SERVICE", "REASON", ""]]
     for each in conditions:
         holds = status_pb2.ConditionStatus.Name(each.status).removeprefix("CONDITION_STATUS_").lower()
-        rows.append([each.type, holds, _time(each.last_transition_time), each.service, each.reason, each.message])
+        rows.append([each.type, holds, columns.time(each.last_transition_time), each.service, each.reason, each.message])
     return columns.aligned(rows)
 
 

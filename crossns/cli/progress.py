@@ -1,6 +1,7 @@
 """Waits for what was changed to become real, and shows how far it is: a bar on a terminal, a line per resource elsewhere.
 
-Every changing command ends here unless --no-wait was given.
+Every changing command ends here unless --no-wait was given. What is in effect but not healthy, such as a vService with members
+that are down, is done: that is told, and no failure.
 """
 
 import asyncio
@@ -18,6 +19,10 @@ from crossns.v1 import config_pb2, status_pb2
 
 # When all that is missing has been in ERROR for so long, more time will not help.
 _HOPELESS_S = 2.0
+# The type of the conditions that speak of others' health; Wait is over with those alone unmet.
+_HEALTH = "Healthy"
+# What stands beside a bar or spinner stays on its line.
+_TEXT_MAX = 80
 
 Show = Callable[[config_pb2.WaitResponse], None]
 
@@ -35,10 +40,17 @@ async def wait(client: Client, targets: Sequence[config_pb2.WaitTarget]) -> int:
     if not targets:
         return exits.DONE
     missing = {each.name: config_pb2.WaitResponse(name=each.name) for each in targets}
+    unhealthy: list[config_pb2.WaitResponse] = []
     status, began = exits.DONE, time.monotonic()
     with _display(len(targets)) as show:
+
+        def tell(response: config_pb2.WaitResponse) -> None:
+            if response.done and response.conditions:
+                unhealthy.append(response)
+            show(response)
+
         try:
-            await _follow(client, targets, missing, show)
+            await _follow(client, targets, missing, tell)
         except TimeoutError:
             status = exits.FAILED
         except errors.DeadlineExceeded:
@@ -47,9 +59,12 @@ async def wait(client: Client, targets: Sequence[config_pb2.WaitTarget]) -> int:
         _tell_missing(missing, status, client)
     elif sys.stderr.isatty():
         gone_count = sum(each.deleted for each in targets)
-        counts = {"ready": len(targets) - gone_count, "gone": gone_count}
+        ready = len(targets) - gone_count - len(unhealthy)
+        counts = {"ready": ready, "in effect but not healthy": len(unhealthy), "gone": gone_count}
         told = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
         click.secho(f"{told} after {time.monotonic() - began:.1f} s", fg="green", err=True)
+    for response in unhealthy:
+        click.echo(f"note: {response.name}: {_why(response)}", err=True)
     return status
 
 
@@ -64,11 +79,17 @@ async def _follow(
             missing[response.name] = response
             if response.done:
                 del missing[response.name]
-            is_hopeless = bool(missing) and all(each.state == status_pb2.STATE_ERROR for each in missing.values())
+            stuck = all(each.state == status_pb2.STATE_ERROR and not _is_ill(each) for each in missing.values())
+            is_hopeless = bool(missing) and stuck
             if not is_hopeless:
                 patience.reschedule(None)
             elif patience.when() is None:
                 patience.reschedule(loop.time() + _HOPELESS_S)
+
+
+def _is_ill(response: config_pb2.WaitResponse) -> bool:
+    """Whether the state may be that of its members only: what else is missing may still come."""
+    return any(each.type == _HEALTH for each in response.conditions)
 
 
 def _tell_missing(missing: dict[str, config_pb2.WaitResponse], status: int, client: Client) -> None:
@@ -82,6 +103,19 @@ def _tell_missing(missing: dict[str, config_pb2.WaitResponse], status: int, clie
 def _why(response: config_pb2.WaitResponse) -> str:
     texts = (each.message or each.reason for each in response.conditions if each.status != status_pb2.CONDITION_STATUS_TRUE)
     return next(texts, "")
+
+
+@contextmanager
+def spinner() -> Iterator[Callable[[str], None]]:
+    """Shows on a terminal what is being waited for; elsewhere nothing."""
+    if not sys.stderr.isatty():
+        yield lambda _text: None
+        return
+    from rich.console import Console  # noqa: PLC0415 - only a terminal pays for it
+    from rich.text import Text  # noqa: PLC0415
+
+    with Console(stderr=True).status("waiting") as shown:
+        yield lambda text: shown.update(Text(text[:_TEXT_MAX]))
 
 
 @contextmanager
@@ -107,7 +141,7 @@ def _display(total: int) -> Iterator[Show]:
             (done.add if response.done else done.discard)(response.name)
             bar.update(task, completed=len(done))
             if not response.done:
-                bar.update(task, description=f"{response.name} {_why(response)}"[:80])
+                bar.update(task, description=f"{response.name} {_why(response)}"[:_TEXT_MAX])
 
         yield show
 

@@ -26,7 +26,7 @@ NEEDED: Mapping[str, str] = {
     **_methods("crossns.v1.Interfaces", "admin", "CreateInterface", "UpdateInterface", "DeleteInterface"),
     **_methods("crossns.v1.Routes", "viewer", "GetRoute", "ListRoutes"),
     **_methods("crossns.v1.Routes", "admin", "CreateRoute", "UpdateRoute", "DeleteRoute"),
-    **_methods("crossns.v1.VServices", "viewer", "GetVService", "ListVServices"),
+    **_methods("crossns.v1.VServices", "viewer", "GetVService", "ListVServices", "GetVServiceStatistics"),
     **_methods("crossns.v1.VServices", "admin", "CreateVService", "UpdateVService", "DeleteVService"),
     **_methods("crossns.v1.Events", "viewer", "Watch"),
     **_methods("crossns.v1.Config", "viewer", "Diff", "Export", "Wait"),

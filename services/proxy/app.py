@@ -10,15 +10,17 @@ from services.proxy import driver, model, plan, servicer, settings
 
 async def build(context: Context) -> App:
     registry = servicer.registry(context.backend, context.keys)
-    device = driver.Device(
-        context.settings.layout,
-        context.token,
-        settings.from_environ(os.environ),
-        on_change=lambda unit: loop.trigger(unit),  # noqa: PLW0108 - there is no loop yet
-    )
-    rooms = Rooms(model.World(context.keys), plan.plan, plan.report, device)
+    world = model.World(context.keys)
+
+    def wake(unit: str = model.UNIT) -> None:
+        loop.trigger(unit)
+
+    layout = context.settings.layout
+    checker = driver.Checker(layout, context.token, world.targets, wake)
+    device = driver.Device(layout, context.token, settings.from_environ(os.environ), lambda: checker.down, wake)
+    rooms = Rooms(world, plan.plan, plan.report, device)
     loop = Reconciler(rooms, context.backend, context.snapshot, context.keys, context.fence, {model.COLLECTION: registry})
     services = {
         "crossns.v1.VServices": (v_service_pb2_grpc.add_VServicesServicer_to_server, servicer.VServices(registry)),
     }
-    return App(services, (loop.run,))
+    return App(services, (loop.run, checker.run))

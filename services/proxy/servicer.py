@@ -46,10 +46,10 @@ def claims(vservice: model.VService) -> tuple[Claim, ...]:
             kind="vip",
             key=f"{frontend.table}/{frontend.address}/tcp",
             reason="VIP_TAKEN",
-            message=f"spec.frontends[{index}]: {{owner}} listens on {model.socket_of(frontend)} in {frontend.table} already: "
+            message=f"spec.frontends[{index}]: {{owner}} listens on {frontend.sockets[0]} in {frontend.table} already: "
             "give another address or port",
             first=frontend.port,
-            last=frontend.port,
+            last=frontend.end_port,
         )
         for index, frontend in enumerate(vservice.frontends)
     )

@@ -8,13 +8,14 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 from crossns import errors, proc
 from crossns.testing import sandbox
 from crossns.testing.lab import Cable, Host, Lab
+from crossns.testing.traffic import proxy_header
 
 pytestmark = pytest.mark.kernel
 
@@ -45,8 +46,8 @@ async def plugged(lab: Lab, name: str, **macs: str) -> Host:
     return host
 
 
-async def serving(host: Host, name: str) -> None:
-    server = await host.start([*TRAFFIC, "serve", "--listen", "10.0.0.5:80", "--listen", "[fd00::5]:80", "--name", name])
+async def serving(host: Host, name: str, *flags: str) -> None:
+    server = await host.start([*TRAFFIC, "serve", "--listen", "10.0.0.5:80", "--listen", "[fd00::5]:80", "--name", name, *flags])
     assert server.stdout is not None
     assert json.loads(await server.stdout.readline()) == {"listening": ["10.0.0.5:80", "[fd00::5]:80"]}
 
@@ -142,6 +143,69 @@ async def test_load_tells_how_long_nothing_was_answered(lab: Lab) -> None:
     assert counts["kept"]["ok"] > 0
     assert counts["kept"]["failed"] > 0
     assert 500 < counts["longest_gap_ms"] <= 1500
+
+
+async def test_load_sends_nothing_to_who_says_that_it_closes(lab: Lab) -> None:
+    """An engine that is being reloaded says so; whatever came afterwards would be lost, and be the client's own fault."""
+    overheard = []
+
+    async def answer_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nconnection: close\r\n\r\n{}")
+            overheard.append(await reader.read())
+        writer.close()
+
+    async with await asyncio.start_server(answer_once, "127.0.0.1", 8080):
+        _, (counts,) = await traffic("load", "--target", "127.0.0.1:8080", "--connections", "4", "--requests", "40")
+    assert (counts["kept"]["ok"], counts["kept"]["failed"]) == (40, 0)
+    assert set(overheard) == {b""}
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize(
+    ("client", "target", "told"),
+    [
+        (("192.0.2.7", 4711), ("192.0.2.1", 80), "192.0.2.7:4711"),
+        (("2001:db8::7", 4711), ("2001:db8::1", 80), "[2001:db8::7]:4711"),
+    ],
+    ids=["IPv4", "IPv6"],
+)
+async def test_backend_tells_the_client_that_a_proxy_names(
+    lab: Lab, version: Literal[1, 2], client: tuple[str, int], target: tuple[str, int], told: str
+) -> None:
+    await serving(await plugged(lab, "a"), "first", "--proxy-protocol")
+    header = proxy_header.render(version, client, target)
+    reader, writer = await asyncio.open_connection("10.0.0.5", 80)
+    # As much of it as makes no sense yet; the rest comes together with a request, and another one by itself.
+    writer.write(header[:14])
+    await asyncio.sleep(0.05)
+    answers = []
+    for request in (header[14:] + b"GET / HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n"):
+        writer.write(request)
+        answers.append((await reader.readuntil(b"}\n")).partition(b"\r\n\r\n")[2])
+    writer.close()
+    assert [json.loads(answer)["client"] for answer in answers] == [told, told]
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"PROXY UNKNOWN\r\n",
+        b"PROXY TCP4 192.0.2.7 192.0.2.1 many 80\r\n",
+        b"PROXY " + b"x" * 107,
+        proxy_header.render(2, ("192.0.2.7", 1), ("192.0.2.1", 80)).replace(b"\x11", b"\x12"),
+    ],
+    ids=["none", "nobody", "no port", "no end", "UDP"],
+)
+async def test_backend_that_expects_a_header_closes_who_has_none(lab: Lab, first: bytes) -> None:
+    await serving(await plugged(lab, "a"), "first", "--proxy-protocol")
+    reader, writer = await asyncio.open_connection("10.0.0.5", 80)
+    writer.write(first)
+    with contextlib.suppress(ConnectionError):
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+    writer.close()
 
 
 async def test_sandbox_has_nothing_but_a_loopback_that_is_up() -> None:

@@ -16,6 +16,9 @@ global
     stats socket /run/crossns/engines/haproxy/stats.sock mode 660 level admin expose-fd listeners
     stats timeout 10s
     log /dev/log local0 info
+    log /run/crossns/engines/haproxy/log.sock len 4096 format raw local1
+    description 4f1c
+    grace 100ms
 defaults
     mode tcp
     timeout connect 5s
@@ -32,6 +35,32 @@ backend web/main
     server a1 10.0.0.5:8080 namespace tenant-a.4712 weight 10
     server a2 [2001:db8::5]:8080 namespace tenant-a.4712
     server-template spare 2 10.0.0.5:8080 namespace tenant-a.4712 disabled
+defaults tcp
+    mode tcp
+    log /run/crossns/engines/haproxy/log.sock local0
+    log-format %ci,%cp,%fi,%fp,%ft,%b,%s,%bi,%bp,%Tw/%Tc/%Tt,%B,%ts,%[src],%[fc_src,ipmask(24)]
+    timeout client-fin 30s
+    option socket-stats
+    option redispatch 1
+defaults http
+    mode http
+    option forwardfor
+    timeout http-keep-alive 1m
+    retry-on conn-failure empty-response 503
+frontend vs.web.fe.dmz from tcp
+    bind ipv4@203.0.113.10:81 namespace dmz.4711 name dmz.4711 transparent accept-proxy
+    bind ipv6@[2001:db8::1]:81 namespace dmz.4711 name dmz.4711 v6only
+    maxconn 100
+    rate-limit sessions 10
+    stick-table type ipv6 size 100k expire 30s store conn_cur
+    tcp-request session track-sc0 src
+    tcp-request session reject if { sc0_conn_cur gt 5 }
+    default_backend vs.web.po.main
+backend vs.web.po.main from http
+    balance source
+    hash-type consistent
+    server a1.tenant-a.4712 ipv4@10.0.0.5:8080 namespace tenant-a.4712 id 1 weight 10 maxconn 5 send-proxy
+    server _1.tenant-a.4712 ipv6@[::1]:1 namespace tenant-a.4712 id 2 disabled send-proxy-v2
 """
 
 
@@ -53,17 +82,22 @@ BAD = {
         *("module-path /x", "module-load x.so", "ssl-engine x", "master-worker", "mworker-max-reloads 1", "tune.lua.maxmem 1"),
         *("stats socket /tmp/x.sock", "stats socket /run/crossns/engines/haproxy/../../x", "stats socket 10.0.0.1:99", "stats"),
         *("stats socket abns@x", "stats socket fd@3", "log 192.0.2.1 local0", "log fd@2 local0", "log udp@192.0.2.1 x", "log"),
+        *("log /tmp/log.sock local0", "log /run/crossns/engines/haproxy/../log.sock local0", "log ring@r local0"),
+        *("log unix@/run/crossns/engines/haproxy/log.sock local0", "log /run/crossns/engines/haproxy/.. local0"),
     ],
     "frontend f": [
         *("bind /run/x.sock", "bind unix@/run/x.sock", "bind abns@x", "bind fd@5", "bind sockpair@5", "bind 10.0.0.1:80,/run/x"),
         *("http-request lua.x", "http-request return status 200 file /etc/passwd", "http-request use-service lua.x"),
         *("http-request return lf-file /etc/passwd", "acl x src -f /etc/passwd", "errorfile 400 /etc/passwd", "filter spoe"),
         *("http-request set-var(txn.x) lua.f", "email-alert mailers x", "tcp-request content lua.x", "errorfiles x"),
+        *("log-format %[lua.x]", "log-format %{+Q}[lua.x]", "log-format %[src,map(/etc/passwd)]"),
+        *("http-request set-header x %[src,map_str_int(/etc/passwd)]", "log /dev/kmsg local0", "bind :443 ssl crt /etc/x.pem"),
     ],
     "backend b": [
         *("server a /run/x.sock", "server a unix@/run/x.sock", "option external-check", "external-check command /bin/sh"),
         *("server-template a 3 unix@/x", "load-server-state-from-file global", "dispatch 10.0.0.1:1", "external-check path /"),
-        *("use-fcgi-app x", "log-forward x"),
+        *("use-fcgi-app x", "log-forward x", "server a 10.0.0.1:1 check addr unix@/run/x.sock", "source abns@x"),
+        *("server a 10.0.0.1:1 check addr /run/x.sock", "tcp-check connect addr /run/x.sock", "default-server addr /run/x"),
     ],
 }
 

@@ -8,6 +8,8 @@ from crossns.v1 import config_pb2, route_table_pb2, status_pb2, v_service_pb2
 from gateway.config.progress import Goal, progress
 
 READY, PENDING, ERROR = status_pb2.STATE_READY, status_pb2.STATE_PENDING, status_pb2.STATE_ERROR
+DEGRADED = status_pb2.STATE_DEGRADED
+FALSE, UNKNOWN = status_pb2.CONDITION_STATUS_FALSE, status_pb2.CONDITION_STATUS_UNKNOWN
 
 
 def _entry(generation: int, *, deleted: bool = False, created: int = 5) -> store.Entry:
@@ -61,6 +63,50 @@ def test_error_is_told_with_its_conditions_and_waited_on() -> None:
     response = _wait(_entry(2), {"proxy": _part(2, ERROR), "nsmanager": _part(2)})
     assert (response.done, response.state) == (False, ERROR)
     assert [each.reason for each in response.conditions] == ["ENGINE_REFUSED"]
+
+
+def _ill(state: status_pb2.State.ValueType, generation: int = 2, *more: status_pb2.Condition) -> v_service_pb2.VServiceStatus:
+    """What the proxy says while members are down."""
+    healthy = status_pb2.Condition(
+        type="Healthy", status=FALSE, reason="MEMBER_DOWN", message="main/a does not accept connections"
+    )
+    programmed = status_pb2.Condition(type="Programmed", status=status_pb2.CONDITION_STATUS_TRUE, reason="OK")
+    return v_service_pb2.VServiceStatus(observed_generation=generation, state=state, conditions=[programmed, healthy, *more])
+
+
+@pytest.mark.parametrize("state", [DEGRADED, ERROR])
+def test_members_that_are_down_are_told_and_hold_nobody_up(state: status_pb2.State.ValueType) -> None:
+    response = _wait(_entry(2), {"proxy": _ill(state), "nsmanager": _part(2)})
+    assert (response.done, response.state) == (True, state)
+    assert [(each.type, each.reason) for each in response.conditions] == [("Healthy", "MEMBER_DOWN")]
+
+
+def test_members_that_are_down_excuse_nothing_else() -> None:
+    refused = status_pb2.Condition(type="Listening", status=FALSE, reason="ENGINE_REFUSED")
+    untold = status_pb2.Condition(type="Listening", status=UNKNOWN, reason="ENGINE_UNAVAILABLE")
+    for more in (refused, untold):
+        assert not _wait(_entry(2), {"proxy": _ill(ERROR, 2, more), "nsmanager": _part(2)}).done
+    assert not _wait(_entry(2), {"proxy": _ill(ERROR), "nsmanager": _part(2, ERROR)}).done
+
+
+def test_members_that_are_down_do_not_stand_in_for_who_has_not_looked_yet() -> None:
+    for proxy, nsmanager in ((_ill(ERROR, 2), _part(1)), (_ill(ERROR, 1), _part(2)), (_ill(ERROR, 2), _pending(2))):
+        assert not _wait(_entry(2), {"proxy": proxy, "nsmanager": nsmanager}).done
+
+
+def _pending(generation: int) -> v_service_pb2.VServiceStatus:
+    """Being worked on, and no condition says so yet."""
+    return v_service_pb2.VServiceStatus(observed_generation=generation, state=PENDING)
+
+
+def test_an_error_that_nothing_explains_is_waited_on() -> None:
+    unexplained = v_service_pb2.VServiceStatus(observed_generation=2, state=ERROR)
+    assert not _wait(_entry(2), {"proxy": unexplained, "nsmanager": _part(2)}).done
+
+
+def test_health_of_what_is_being_deleted_ends_no_waiting() -> None:
+    assert not _wait_gone(_entry(2, deleted=True), {"proxy": _ill(DEGRADED), "nsmanager": _part(2)}).done
+    assert not _wait(_entry(2, deleted=True), {"proxy": _ill(DEGRADED), "nsmanager": _part(2)}).done
 
 
 def test_later_generation_must_be_ready_itself() -> None:

@@ -1,9 +1,10 @@
 """The command line of the lab's programs; run in a host's namespace by `lab.Host`."""
 
 import argparse
-import asyncio
 import json
 import sys
+
+import uvloop
 
 from crossns.testing.traffic import backend, load, reach
 
@@ -15,6 +16,9 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--listen", action="append", required=True, metavar="ADDRESS:PORT", help="may be given several times")
     serve.add_argument("--name", required=True, help="what it calls itself")
     serve.add_argument("--table", default="", help="the route table it stands behind")
+    serve.add_argument(
+        "--proxy-protocol", action="store_true", help="expect a PROXY header on each connection; it tells who the client is"
+    )
     client = commands.add_parser("load", help="a client that counts what it gets; prints one JSON object at its end")
     client.add_argument("--target", required=True, metavar="ADDRESS:PORT")
     client.add_argument("--connections", type=int, default=1, help="kept open, a request after the other on each")
@@ -33,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
 
 async def _run(options: argparse.Namespace) -> int:
     if options.command == "serve":
-        await backend.serve(options.listen, backend.Identity(options.name, options.table))
+        await backend.serve(options.listen, backend.Identity(options.name, options.table, options.proxy_protocol))
         return 0
     if options.command == "load":
         plan = load.Plan(
@@ -54,4 +58,4 @@ async def _run(options: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(asyncio.run(_run(_parser().parse_args())))
+    sys.exit(uvloop.run(_run(_parser().parse_args())))

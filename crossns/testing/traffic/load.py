@@ -192,7 +192,8 @@ class _Connection(asyncio.Protocol):
             self._load.succeeded(self._tally, now - asked_at, body)
         else:
             self._load.failed(self._tally, head.split(b"\r\n", 1)[0].decode(errors="replace"))
-        if self._interval_s is None:
+        # Who says that it closes takes no further request (RFC 9112, 9.6): one that were sent would not be its loss.
+        if self._interval_s is None or b"\r\nconnection: close" in head.lower():
             self.close()
             return
         self._due += self._interval_s

@@ -25,6 +25,7 @@ _DUTIES: dict[type[operation.Message], frozenset[str] | None] = {
     operation.AttachNamespace: _NSMANAGER,
     operation.DestroyNamespace: _NSMANAGER,
     operation.StartEngine: _PROXY,
+    operation.SaveEngine: _PROXY,
     operation.StopEngine: _PROXY,
     operation.ListNamespaces: None,
     operation.ListEngines: None,
@@ -97,6 +98,9 @@ class Launcher:
             case operation.StartEngine(config=config):
                 self._tally.writes += 1
                 self._engine.apply(config, answer)
+            case operation.SaveEngine(config=config):
+                self._tally.writes += 1
+                self._engine.save(config, answer)
             case operation.StopEngine():
                 self._tally.writes += 1
                 self._engine.stop(lambda: answer(None))

@@ -1,7 +1,7 @@
 """Starts programs under a uid of their own, in no route table, with a /run/netns that shows each namespace by incarnation.
 
-Called by `engine`. The child keeps two ambient capabilities and can gain nothing; it records itself before it turns into
-the program, so that a launcher that dies in between finds it again.
+Called by `engine` and `check`. The child keeps two ambient capabilities, what `seccomp` leaves of them, and can gain nothing;
+it records itself before it turns into the program, so that a launcher that dies in between finds it again.
 """
 
 import contextlib
@@ -22,7 +22,8 @@ _SETPRIV = "/usr/bin/setpriv"
 _LOOKED_UP = Path("/var/run/netns")
 _CAPABILITIES = ("sys_admin", "net_bind_service")
 _ENVIRON = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
-_FAILED = 127
+# Exit status where it did not come to the program.
+FAILED = 127
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ def start(program: Program, layout: Layout) -> int:
     except BaseException as error:  # noqa: BLE001 - nothing may return into the launcher's code from here
         with contextlib.suppress(OSError):
             os.write(program.output or 2, f"cannot start {program.argv[0]}: {error}\n".encode())
-    os._exit(_FAILED)
+    os._exit(FAILED)
 
 
 def _become(program: Program, layout: Layout, launcher: int) -> None:
@@ -68,8 +69,8 @@ def _become(program: Program, layout: Layout, launcher: int) -> None:
         records.write(program.record, records.Process(os.getpid(), started or 0))
     if os.getppid() != launcher:
         # Its next life knows nothing of this process, or is about to start one of its own.
-        sys.exit(_FAILED)
-    seccomp.refuse_pausing()
+        sys.exit(FAILED)
+    seccomp.confine()
     os.execve(_SETPRIV, [*_privileges(program.uid), *program.argv], _ENVIRON)
 
 

@@ -29,13 +29,13 @@ _PROXY = frozenset(
 )
 _ALLOWED = {"global": _GLOBAL, "peers": _PEERS} | dict.fromkeys(("defaults", "frontend", "backend", "listen"), _PROXY)
 # Inside lines that are allowed otherwise: code, other programs, files, sockets of this machine.
-_FORBIDDEN = re.compile(r"(?:^|[\s,(])(?:lua[.]|external-check|file\s|lf-file\s|errorfile|-f\s|-F\s)")
+_FORBIDDEN = re.compile(r"(?:^|[\s,([])(?:lua[.]|map(?:_\w+)?\(|external-check|file\s|lf-file\s|errorfile|-f\s|-F\s)")
 _STRANGE = re.compile(r"[^\x20-\x7e\t\n]|[\\\"'$]")
 # `unix@`, `abns@`, `fd@`, `sockpair@` and plain paths reach sockets of this machine; `ipv4@` and `ipv6@` do not.
 _LOCAL_ADDRESS = re.compile(r"(?:^|,)(?:/|(?!ipv[46]@)[\w+]+@)")
-# Word of the line in which an address stands.
-_ADDRESS_AT = {"bind": 1, "server": 2, "server-template": 3, "peer": 2}
-_LOG_TARGETS = re.compile(r"global|stdout|stderr|/[\w./-]+")
+# Lines in which addresses stand, in more words than one: `source`, `addr`, `socks4`.
+_WITH_ADDRESSES = frozenset({"bind", "server", "server-template", "default-server", "peer", "source"})
+_LOG_TARGETS = frozenset({"global", "stdout", "stderr", "/dev/log"})
 
 
 def check(config: str, engine_dir: Path) -> None:
@@ -64,21 +64,24 @@ def _is_allowed(section: str, words: list[str]) -> bool:
 def _reason_against(words: list[str], engine_dir: Path) -> str:
     if _FORBIDDEN.search(" ".join(words)):
         return "it names code, a program or a file"
-    if words[0] == "stats" and not (words[1:2] == ["timeout"] or _is_own_socket(words, engine_dir)):
+    if words[0] == "stats" and not (words[1:2] == ["timeout"] or _is_stats_socket(words, engine_dir)):
         return f"the only sockets are those directly in {engine_dir}"
-    if words[0] == "log" and not _LOG_TARGETS.fullmatch(words[1] if len(words) > 1 else ""):
-        return "logs go to the local syslog socket, stdout or stderr"
-    at = _ADDRESS_AT.get(words[0])
-    if at is not None and len(words) > at and _LOCAL_ADDRESS.search(words[at]):
+    if words[0] == "log" and not (words[1:] and (words[1] in _LOG_TARGETS or _is_in(words[1], engine_dir))):
+        return f"logs go to the local syslog socket, stdout, stderr or a socket directly in {engine_dir}"
+    # `tcp-check connect addr ...`
+    has_addresses = words[0] in _WITH_ADDRESSES or words[1:2] == ["connect"]
+    if has_addresses and any(_LOCAL_ADDRESS.search(word) for word in words[1:]):
         return "only IP addresses are listened on and connected to"
     return ""
 
 
-def _is_own_socket(words: list[str], engine_dir: Path) -> bool:
-    if words[1:2] != ["socket"] or len(words) < 3:
-        return False
-    path = Path(words[2].removeprefix("unix@"))
-    return path.parent == engine_dir and path.name not in {"", ".", ".."}
+def _is_stats_socket(words: list[str], engine_dir: Path) -> bool:
+    return words[1:2] == ["socket"] and len(words) > 2 and _is_in(words[2].removeprefix("unix@"), engine_dir)
+
+
+def _is_in(path: str, engine_dir: Path) -> bool:
+    directory, _, name = path.rpartition("/")
+    return directory == str(engine_dir) and name not in {"", ".", ".."}
 
 
 def _refused(number: int, reason: str) -> errors.PermanentError:

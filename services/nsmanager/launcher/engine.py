@@ -1,7 +1,8 @@
 """One engine: its configuration checked before it counts, its process started, reloaded, watched and started again.
 
 Called by the launcher. The invariant: the file beside the engine's directory is the last configuration that the engine
-accepted, and while that file is there the engine runs; a refused one never touches it.
+accepted, and while that file is there the engine runs; a refused one never touches it. While another one is on trial, the
+accepted one is kept beside it (empty: there was none), so that a launcher which dies meanwhile knows.
 """
 
 import collections
@@ -12,31 +13,26 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from crossns import errors, operation, pidfd
 from crossns.layout import Layout
-from services.nsmanager.launcher import confined, directive, master, place, records, watch
+from services.nsmanager.launcher import check, confined, master, place, records, watch, words
 from services.nsmanager.launcher.loop import Reactor, Timer
 
-_HAPROXY = "/usr/sbin/haproxy"
-# Ends a check that hangs: one with 5,000 vServices takes less than a second.
-_CHECK_MAX_S = 15.0
 # How long an engine may take to come up with a configuration, and how often it is asked: 5,000 vServices take 0.6 s.
 _START_MAX_S = 10.0
 _START_STEP_S = 0.01
-_WORDS_MAX = 16 * 1024
 _log = logging.getLogger(__name__)
 
 Done = Callable[[operation.Engine | errors.CrossnsError], None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Trial:
-    """A configuration that the engine shall come up with, before `deadline` and without ending once more."""
+    """A configuration that the engine shall come up with."""
 
     done: Done
-    restarts: int
-    deadline: float
 
 
 class Engine:
@@ -53,96 +49,123 @@ class Engine:
         self._candidate = self._config.with_suffix(".candidate")
         self._former = self._config.with_suffix(".former")
         self._record = place.engine_record(layout)
+        self._words = words.Words(reactor, self._record.with_suffix(".words"), self.name)
         self._process: records.Process | None = None
         self._watch: watch.Watch | None = None
         self._timer: Timer | None = None
         self._since = 0.0
         self._crashes = self.restarts = self.reloads = 0
-        self._queue: collections.deque[tuple[str, Done]] = collections.deque()
-        self._checking = False
+        # What is asked for is done one after the other.
+        self._waiting: collections.deque[Callable[[], None]] = collections.deque()
+        self._busy = False
+        self._trial: _Trial | None = None
+        self._limit: Timer | None = None
         self._leaving: dict[records.Process, Callable[[], None]] = {}
 
     def recover(self) -> None:
         """Adopt the running engine, start the one that should run, end the one that should not."""
+        self._words.open()
         found = records.find(self._record)
         if found:
             self._adopt(*found)
+        else:
+            end_members(records.read(self._record, records.Process), self._uid)
         if not self._config.exists():
             self.stop(lambda: None)
+        elif self._former.exists():
+            # Nobody saw how it went.
+            self._queue(lambda: self._try(lambda _: None))
         elif self._process is None:
-            end_members(records.read(self._record, records.Process), self._uid)
             self._start()
 
     def shown(self) -> operation.Engine | None:
         """None where it was never asked for."""
-        try:
-            digest = hashlib.sha256(self._config.read_bytes()).hexdigest()
-        except FileNotFoundError:
+        content = _content(self._former)
+        if content is None:
+            content = _content(self._config)
+        if content is None:
             return None
+        digest = hashlib.sha256(content).hexdigest() if content else ""
         pid = self._process.pid if self._process else 0
         return operation.Engine(engine=self.name, pid=pid, config_digest=digest, restarts=self.restarts, reloads=self.reloads)
 
     def apply(self, config: str, done: Done) -> None:
-        """Check `config`, then start or reload with it; one after the other."""
-        self._queue.append((config, done))
-        if not self._checking:
-            self._check_next()
+        """Check `config`, then start or reload with it."""
+        self._queue(lambda: self._check(config, self._run, done))
+
+    def save(self, config: str, done: Done) -> None:
+        """Check `config` and keep it for the next start; what runs is left alone."""
+        self._queue(lambda: self._check(config, self._keep, done))
 
     def stop(self, done: Callable[[], None]) -> None:
         """End it for good; `done` once it is gone."""
+        self._queue(lambda: self._stop(done))
+
+    def _queue(self, job: Callable[[], None]) -> None:
+        self._waiting.append(job)
+        if not self._busy:
+            self._next()
+
+    def _next(self) -> None:
+        self._busy = bool(self._waiting)
+        if self._busy:
+            self._waiting.popleft()()
+
+    def _check(self, config: str, use: Callable[[Done], None], done: Done) -> None:
+        def checked(error: errors.CrossnsError | None) -> None:
+            if error:
+                self._answer(done, error)
+            else:
+                use(done)
+
+        check.check(self._reactor, self._layout, config, self._candidate, checked)
+
+    def _answer(self, done: Done, outcome: operation.Engine | errors.CrossnsError) -> None:
+        done(outcome)
+        self._next()
+
+    def _stop(self, done: Callable[[], None]) -> None:
         records.remove(self._config)
+        records.remove(self._former)
         if self._timer:
             self._timer.cancel()
+
+        def gone() -> None:
+            done()
+            self._next()
+
+        self._end(gone)
+
+    def _end(self, gone: Callable[[], None]) -> None:
         process, self._process, self._watch = self._process, None, None
         if process is None:
-            done()
+            gone()
             return
-        self._leaving[process] = done
+        self._leaving[process] = gone
         end_members(process, self._uid)
 
-    def _check_next(self) -> None:
-        if not self._queue:
-            return
-        config, done = self._queue.popleft()
-        self._checking = True
-        try:
-            directive.check(config, self._layout.engine_dir(self.name))
-            self._check(config, done)
-        except (errors.CrossnsError, OSError) as error:
-            foreign = errors.EngineUnavailable("ENGINE_UNAVAILABLE", f"cannot check a configuration: {error}")
-            self._checked(done, error if isinstance(error, errors.CrossnsError) else foreign)
+    def _keep(self, done: Done) -> None:
+        if self._process is None:
+            self._run(done)
+        else:
+            self._candidate.replace(self._config)
+            self._answer(done, self.shown() or _vanished())
 
-    def _check(self, config: str, done: Done) -> None:
-        if not os.access(_HAPROXY, os.X_OK):
-            raise errors.EngineUnavailable("ENGINE_UNAVAILABLE", f"{_HAPROXY} is not there: install haproxy")
-        records.write_bytes(self._candidate, config.encode(), mode=0o640, gid=self._uid)
-        words = os.memfd_create("check", os.MFD_CLOEXEC)
-        argv = [_HAPROXY, "-c", "-f", os.fspath(self._candidate)]
-        pid = confined.start(confined.Program(argv, self._uid, output=words), self._layout)
-
-        def ended(status: int) -> None:
-            limit.cancel()
-            said = os.pread(words, _WORDS_MAX, 0).decode(errors="replace")
-            os.close(words)
-            if status == 0:
-                self._accept(done)
-            else:
-                self._checked(done, _refused(said or f"the check ended with status {status}"))
-
-        checking = watch.Watch(self._reactor, os.pidfd_open(pid), ended)
-        limit = self._reactor.call_later(_CHECK_MAX_S, lambda: checking.signal(signal.SIGKILL))
-
-    def _checked(self, done: Done, outcome: operation.Engine | errors.CrossnsError) -> None:
-        self._checking = False
-        done(outcome)
-        self._check_next()
-
-    def _accept(self, done: Done) -> None:
+    def _run(self, done: Done) -> None:
         """Run with the candidate; where the engine does not, the former file is its configuration again."""
+        records.remove(self._former)
         if self._config.exists():
-            self._config.replace(self._former)
+            # Never without a configuration: a launcher that comes back then would end the engine.
+            self._former.hardlink_to(self._config)
+        else:
+            self._former.touch()
         self._candidate.replace(self._config)
-        trial = _Trial(done, self.restarts, time.monotonic() + _START_MAX_S)
+        self._try(done)
+
+    def _try(self, done: Done) -> None:
+        self._words.forget()
+        trial = self._trial = _Trial(done)
+        self._limit = self._reactor.call_later(_START_MAX_S, lambda: self._reject(trial))
         if self._process is None:
             self._crashes = 0
             self._start()
@@ -161,7 +184,7 @@ class Engine:
             else:
                 self._later(trial, lambda: self._reload(trial))
 
-        master.ask(self._reactor, self._layout.haproxy_master, asked)
+        self._ask(trial, asked)
 
     def _await(self, trial: _Trial, reloads: int) -> None:
         """Until the master counts more than `reloads`."""
@@ -172,28 +195,44 @@ class Engine:
             elif state.failed:
                 self._reject(trial)
             else:
-                self._former.unlink(missing_ok=True)
-                self._checked(trial.done, self.shown() or _did_not_come_up())
+                self._close_trial()
+                records.remove(self._former)
+                self._answer(trial.done, self.shown() or _vanished())
 
-        master.ask(self._reactor, self._layout.haproxy_master, asked)
+        self._ask(trial, asked)
+
+    def _ask(self, trial: _Trial, asked: master.Done) -> None:
+        """The answer is of no interest once the trial is over."""
+        path = self._layout.haproxy_master
+        master.ask(self._reactor, path, lambda state: asked(state) if trial is self._trial else None)
 
     def _later(self, trial: _Trial, again: Callable[[], None]) -> None:
-        if self.restarts > trial.restarts or time.monotonic() > trial.deadline:
-            self._reject(trial)
-        else:
-            self._reactor.call_later(_START_STEP_S, again)
+        self._reactor.call_later(_START_STEP_S, lambda: again() if trial is self._trial else None)
 
     def _reject(self, trial: _Trial) -> None:
-        if self._former.exists():
+        """The former file counts again; where there was none, there is no engine."""
+        self._close_trial()
+        outcome = words.refusal("haproxy does not run with the configuration", self._words.said())
+        if _content(self._former):
             self._former.replace(self._config)
+            # It stays where both were the same file: rename(2).
+            records.remove(self._former)
+            self._answer(trial.done, outcome)
         else:
-            self._config.unlink(missing_ok=True)
-        self._checked(trial.done, _did_not_come_up())
+            records.remove(self._config)
+            records.remove(self._former)
+            self._end(lambda: self._answer(trial.done, outcome))
+
+    def _close_trial(self) -> None:
+        self._trial = None
+        if self._limit:
+            self._limit.cancel()
 
     def _start(self) -> None:
         control = f"{self._layout.haproxy_master},mode,660,level,admin"
-        argv = [_HAPROXY, "-W", "-f", os.fspath(self._config), "-S", control]
-        pid = confined.start(confined.Program(argv, self._uid, record=self._record), self._layout)
+        argv = [check.HAPROXY, "-W", "-f", os.fspath(self._config), "-S", control]
+        program = confined.Program(argv, self._uid, record=self._record, output=self._words.fd)
+        pid = confined.start(program, self._layout)
         self._adopt(records.Process(pid, pidfd.start_time(pid) or 0), os.pidfd_open(pid))
 
     def _adopt(self, process: records.Process, fd: int) -> None:
@@ -212,6 +251,8 @@ class Engine:
         self._crashes = self._crashes + 1 if time.monotonic() - self._since < watch.SETTLED_S else 1
         self.restarts += 1
         self._timer = self._reactor.call_later(watch.rest_s(self._crashes), self._restart)
+        if self._trial:
+            self._reject(self._trial)
 
     def _restart(self) -> None:
         if self._process is None and self._config.exists():
@@ -227,12 +268,12 @@ def end_members(leader: records.Process | None, uid: int) -> None:
             os.close(fd)
 
 
-def _did_not_come_up() -> errors.PermanentError:
-    message = "haproxy took the configuration but did not come up with it: its words are in the launcher's log"
-    return errors.PermanentError("ENGINE_REFUSED", message)
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
 
 
-def _refused(words: str) -> errors.PermanentError:
-    """With the alerts of what it said, as far as they fit."""
-    alerts = " ".join(line for line in words.splitlines() if "[ALERT]" in line)
-    return errors.PermanentError("ENGINE_REFUSED", f"haproxy refused the configuration: {errors.bounded(alerts or words)}")
+def _vanished() -> errors.EngineUnavailable:
+    return errors.EngineUnavailable("ENGINE_UNAVAILABLE", "the configuration was taken away while haproxy took it: try again")

@@ -6,8 +6,7 @@ leads changes nothing. What HAProxy did not start with lately is remembered here
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from crossns import errors, operation
@@ -28,24 +27,22 @@ _REFUSED_S = 300.0
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """What a worker serves does not change as long as it lives. `worker` changes with each start and reload; None: not told."""
-
-    worker: tuple[int, int] | None = None
-    parts: frozenset[render.Part] = frozenset()
+Down = Callable[[], Mapping[model.Target, str]]
 
 
 class Device:
-    """`on_change` is called with the unit when HAProxy ended without having been asked to."""
+    """`down` tells the members that do not accept connections; `on_change` is called with the unit when HAProxy ended without
+    having been asked to."""
 
-    def __init__(self, layout: Layout, token: operation.Token, settings: Settings, on_change: Callable[[str], None]) -> None:
+    def __init__(
+        self, layout: Layout, token: operation.Token, settings: Settings, down: Down, on_change: Callable[[str], None]
+    ) -> None:
         self._layout = layout
         self._token = token
-        self._limits = render.Limits(settings.open_files, layout.engine_dir(ENGINE) / "stats.sock")
+        self._limits = render.Limits(settings.open_files, layout.engine_dir(ENGINE))
+        self._down = down
         self._on_change = on_change
         self._launcher: Launcher | None = None
-        self._seen = _Seen()
         self._trial = plan.Trial()
         # Time of the event loop at which what was refused is tried again.
         self._retry_at = 0.0
@@ -62,22 +59,32 @@ class Device:
         namespaces = await launcher.call(operation.ListNamespaces())
         if not isinstance(namespaces, operation.Namespaces):
             raise errors.InvariantError("the launcher answered something else than what was asked")
-        engine = await self._answering(launcher)
+        engine, seen = await self._answering(launcher)
         return plan.Observed(
             limits=self._limits,
             running=engine is not None,
-            digest=engine.config_digest if engine is not None and self._seen.worker == _worker(engine) else "",
-            serving=self._seen.parts if engine is not None else frozenset(),
+            digest=engine.config_digest if engine is not None else "",
+            structure=seen.structure,
+            listeners=seen.listeners,
+            servers=seen.servers,
             namespaces=frozenset(f"{each.table}.{each.cookie}" for each in namespaces.items if each.cookie),
+            down=self._down(),
             trial=self._remembered(),
         )
 
     async def apply(self, op: plan.Operation) -> None:
         launcher = await self._connected()
-        if isinstance(op, plan.StopEngine):
-            await launcher.call(operation.StopEngine(engine=ENGINE))
-        else:
-            await self._start(launcher, op)
+        match op:
+            case plan.StopEngine():
+                await launcher.call(operation.StopEngine(engine=ENGINE))
+            case plan.SaveEngine():
+                await launcher.call(operation.SaveEngine(engine=ENGINE, config=op.config))
+            case plan.SetServer():
+                await master.change(self._layout.haproxy_master, op)
+                if op.ends:
+                    await master.end_connections(self._layout.haproxy_master, [(op.section, op.name)])
+            case plan.StartEngine():
+                await self._start(launcher, op)
 
     async def _start(self, launcher: Launcher, op: plan.StartEngine) -> None:
         """What HAProxy does not start with is left out by the next plan; PermanentError where there is nothing to leave out."""
@@ -90,6 +97,8 @@ class Device:
         self._trial = plan.succeeded(self._trial)
         # The worker from before is done then; changes that come meanwhile share the next reload.
         await asyncio.sleep(render.GRACE_S)
+        if op.ended:
+            await master.end_connections(self._layout.haproxy_master, op.ended)
 
     def _has_learned(self, op: plan.StartEngine, error: errors.PermanentError) -> bool:
         before, self._trial = self._trial, plan.failed(self._trial, op.config, op.new, error.message)
@@ -104,18 +113,17 @@ class Device:
             self._trial = plan.Trial()
         return self._trial
 
-    async def _answering(self, launcher: Launcher) -> operation.Engine | None:
-        """The engine, once it has told what it serves, or as it is when it has not in time; None where there is none."""
+    async def _answering(self, launcher: Launcher) -> tuple[operation.Engine | None, master.Look]:
+        """The engine (None where there is none), and what it told of itself; nothing, where it did not in time."""
         deadline = asyncio.get_running_loop().time() + _BACK_MAX_S
-        while (engine := await _engine(launcher)) is not None and self._seen.worker != _worker(engine):
-            self._seen = _Seen()
+        while (engine := await _engine(launcher)) is not None:
             try:
-                self._seen = _Seen(_worker(engine), await master.parts(self._layout.haproxy_master))
+                return engine, await master.look(self._layout.haproxy_master)
             except errors.EngineUnavailable:
                 if asyncio.get_running_loop().time() > deadline:
                     break
                 await asyncio.sleep(_STEP_S)
-        return engine
+        return engine, master.Look()
 
     async def _connected(self) -> Launcher:
         if self._launcher is None or self._launcher.is_closed:
@@ -132,7 +140,3 @@ async def _engine(launcher: Launcher) -> operation.Engine | None:
     if not isinstance(engines, operation.Engines):
         raise errors.InvariantError("the launcher answered something else than what was asked")
     return next((each for each in engines.items if each.engine == ENGINE), None)
-
-
-def _worker(engine: operation.Engine) -> tuple[int, int]:
-    return engine.pid, engine.reloads

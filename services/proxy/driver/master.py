@@ -1,49 +1,118 @@
-"""Asks HAProxy what it serves, on the socket of its master process, which passes the question on to the current worker.
+"""Speaks with HAProxy on the socket of its master process, which passes commands on to the workers.
 
-Called by `device`. One connection per command (management guide, 9.3 and 9.4). While the master replaces itself in a reload
-nobody answers for a moment; who must know tries again.
+Called by `device` and `counting`. One connection per batch of commands (management guide, 9.3 and 9.4). While the master replaces
+itself in a reload nobody answers for a moment; who must know tries again.
 """
 
 import asyncio
 import csv
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from crossns import errors
-from services.proxy.render import Part
+from services.proxy import plan, render
 
-# Servers (4) and listeners (8) of all sections of the current worker.
-_STATISTICS = "@1 show stat -1 12 -1\n"
-_LISTENER, _OPEN = "3", "OPEN"
+# Structure, servers (4) and listeners (8) of all sections of the current worker.
+_LOOK = ("@1 show info", "@1 show stat -1 12 -1")
+_LISTENER, _OPEN, _MAINT = "3", "OPEN", "MAINT"
 # 5,000 vServices with 4 members each are 6 MB, told within a second.
 _ANSWER_MAX_S = 5.0
 _ANSWER_MAX_BYTES = 64 * 1024 * 1024
 _PIECE_BYTES = 64 * 1024
+_WORKER = re.compile(r"^(\d+)\s+worker\s", re.MULTILINE)
+_STRUCTURE = re.compile(r"^description: (\w+)$", re.MULTILINE)
+# What HAProxy says to a change that it made, or that was made already.
+_DONE = re.compile(r"(IP changed|port changed|no need to change|.* already)")
+# What a worker has not there is nothing to be done about.
+_ABSENT = re.compile(r"No such (server|backend)")
 
 
-async def parts(path: Path) -> frozenset[Part]:
-    """What the current worker listens on and forwards to; EngineUnavailable where it does not tell."""
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What the current worker runs: its structure, what it listens on, its servers by section and name."""
+
+    structure: str = ""
+    listeners: frozenset[render.Part] = frozenset()
+    servers: dict[str, dict[str, plan.Seen]] = field(default_factory=dict)
+
+
+async def ask(path: Path, commands: Sequence[str]) -> str:
+    """All answers, one after the other; EngineUnavailable where there are none."""
     try:
         async with asyncio.timeout(_ANSWER_MAX_S):
             reader, writer = await asyncio.open_unix_connection(path)
             try:
-                writer.write(_STATISTICS.encode())
+                writer.write((";".join(commands) + "\n").encode())
                 # The master answers once it has seen the end of the questions.
                 writer.write_eof()
-                answer = await _read(reader)
+                return await _read(reader)
             finally:
                 writer.close()
     except OSError as error:
         raise _unavailable(f"HAProxy does not answer on {path}: {error}") from error
-    return parse(answer)
 
 
-def parse(text: str) -> frozenset[Part]:
-    """`show stat`: servers as they are, listeners where they are open. A blank line ends it."""
-    if not text.startswith("# pxname,") or not text.endswith("\n\n"):
+async def look(path: Path) -> Look:
+    return parse(await ask(path, _LOOK))
+
+
+async def change(path: Path, op: plan.SetServer) -> None:
+    """Of the current worker; PermanentError with HAProxy's words where it does not."""
+    answer = await ask(path, [f"@1 {command}" for command in commands(op)])
+    words = " ".join(line for line in answer.splitlines() if line and not _DONE.match(line))
+    if words:
+        message = f"HAProxy does not change {op.section}/{op.name}: {errors.bounded(words)}"
+        raise errors.PermanentError("ENGINE_REFUSED", message)
+
+
+async def end_connections(path: Path, servers: Sequence[tuple[str, str]]) -> None:
+    """Of all workers, those that only finish what they have, too."""
+    workers = _WORKER.findall(await ask(path, ["show proc"]))
+    for section, name in servers:
+        await ask(path, [f"@!{worker} shutdown sessions server {section}/{name}" for worker in workers])
+
+
+def commands(op: plan.SetServer) -> list[str]:
+    """In an order in which no connection goes where neither the server before nor the one after would have it go."""
+    where, wanted, before = f"{op.section}/{op.name}", op.wanted, op.before
+    result: list[str] = []
+    if not wanted.enabled and before.enabled:
+        result.append(f"set server {where} state maint")
+    if wanted != render.Server():
+        if wanted.socket != before.socket:
+            host, _, port = wanted.socket.rpartition(":")
+            result.append(f"set server {where} addr {host.strip('[]')} port {port}")
+        if wanted.weight != before.weight:
+            result.append(f"set server {where} weight {wanted.weight}")
+        if wanted.max_connections != before.max_connections:
+            result.append(f"set maxconn server {where} {wanted.max_connections}")
+    if wanted.enabled and not before.enabled:
+        result.append(f"set server {where} state ready")
+    return result
+
+
+def parse(text: str) -> Look:
+    """`show info` and `show stat`: servers as they are, listeners where they are open. A blank line ends each."""
+    _, marker, table = text.partition("# pxname,")
+    if not marker or not table.endswith("\n\n"):
         raise _unavailable("HAProxy's worker does not tell what it serves")
-    header, *rows = csv.reader(text.removeprefix("# ").splitlines()[:-1])
-    section, name, socket, kind, status = (header.index(field) for field in ("pxname", "svname", "addr", "type", "status"))
-    return frozenset(Part(row[section], row[name], row[socket]) for row in rows if row[kind] != _LISTENER or row[status] == _OPEN)
+    structure = _STRUCTURE.search(text)
+    listeners: set[render.Part] = set()
+    servers: dict[str, dict[str, plan.Seen]] = {}
+    for row in csv.DictReader(f"pxname,{table}".splitlines()[:-1]):
+        if row["type"] == _LISTENER:
+            if row["status"] == _OPEN:
+                listeners.add(render.Part(row["pxname"], row["svname"], row["addr"]))
+        else:
+            servers.setdefault(row["pxname"], {})[row["svname"]] = _seen(row)
+    return Look(structure[1] if structure else "", frozenset(listeners), servers)
+
+
+def _seen(row: dict[str, str]) -> plan.Seen:
+    server = render.Server(row["addr"], int(row["uweight"]), not row["status"].startswith(_MAINT), int(row["slim"] or 0))
+    return plan.Seen(server, int(row["sid"]), int(row["scur"]), int(row["stot"]))
 
 
 async def _read(reader: asyncio.StreamReader) -> str:

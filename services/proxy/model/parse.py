@@ -1,17 +1,50 @@
 """From messages to values: every bound of v_service.proto, each with the path of the field and what to give instead."""
 
-import ipaddress
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from crossns import errors, names
 from crossns.v1 import v_service_pb2
-from services.proxy.model.values import COLLECTION, PORT_MAX, Address, Frontend, Member, Pool, VService, socket_of
+from services.proxy.model import field as fields
+from services.proxy.model.values import (
+    COLLECTION,
+    PORT_MAX,
+    WEIGHT_MAX,
+    Algorithm,
+    Frontend,
+    Limits,
+    Member,
+    MemberState,
+    Pool,
+    Protocol,
+    Timeouts,
+    VService,
+    socket,
+)
 
 FRONTENDS_MAX = 64
 POOLS_MAX = 64
 MEMBERS_MAX = 256
-_LIMITED_BROADCAST = ipaddress.IPv4Address("255.255.255.255")
+PORTS_MAX = 1024
+LIMIT_MAX = 1_000_000
+# In the order of their numbers in the protos.
+_PROTOCOLS: dict[str, Protocol] = {"PROTOCOL_TCP": "tcp", "PROTOCOL_HTTP": "http"}
+_DATAPATHS = {"DATAPATH_PROXY": None}
+_ALGORITHMS: dict[str, Algorithm] = {
+    "ALGORITHM_ROUND_ROBIN": "round robin",
+    "ALGORITHM_LEAST_CONNECTIONS": "least connections",
+    "ALGORITHM_SOURCE_HASH": "source hash",
+    "ALGORITHM_RANDOM": "random",
+    "ALGORITHM_FIRST": "first",
+}
+_PROXY_PROTOCOLS: dict[str, Literal[1, 2]] = {"PROXY_PROTOCOL_V1": 1, "PROXY_PROTOCOL_V2": 2}
+_STATES: dict[str, MemberState] = {
+    "MEMBER_STATE_ENABLED": "enabled",
+    "MEMBER_STATE_DRAIN": "drain",
+    "MEMBER_STATE_DISABLED": "disabled",
+}
+# They end what only HTTP has.
+_HTTP_ONLY = ("http_request", "http_keep_alive")
 
 _Message = TypeVar("_Message")
 _Part = TypeVar("_Part", Frontend, Pool, Member)
@@ -22,9 +55,9 @@ def v_service(message: v_service_pb2.VService) -> VService:
     names.check(message.name, COLLECTION, "name")
     spec = message.spec
     if not spec.protocol:
-        raise errors.InvalidSpec("spec.protocol", "is required: give PROTOCOL_TCP", reason="REQUIRED_FIELD")
-    _check_choice(spec.protocol, v_service_pb2.PROTOCOL_TCP, "spec.protocol", "PROTOCOL_TCP")
-    _check_choice(spec.datapath, v_service_pb2.DATAPATH_PROXY, "spec.datapath", "DATAPATH_PROXY")
+        raise fields.required("spec.protocol", f"one of {', '.join(_PROTOCOLS)}")
+    protocol = fields.choice(spec.protocol, _PROTOCOLS, "spec.protocol", "PROTOCOL_TCP")
+    fields.choice(spec.datapath, _DATAPATHS, "spec.datapath", "DATAPATH_PROXY")
     pools = _parse_each(spec.pools, "spec.pools", POOLS_MAX, _parse_pool)
 
     def parse_frontend(frontend: v_service_pb2.Frontend, field: str) -> Frontend:
@@ -32,32 +65,70 @@ def v_service(message: v_service_pb2.VService) -> VService:
 
     frontends = _parse_each(spec.frontends, "spec.frontends", FRONTENDS_MAX, parse_frontend)
     _check_sockets(frontends)
-    return VService(message.name, frontends, pools, message.generation)
+    timeouts = _parse_timeouts(spec.timeouts, protocol)
+    return VService(message.name, frontends, pools, message.generation, protocol, timeouts, spec.access_log)
 
 
 def _parse_frontend(message: v_service_pb2.Frontend, field: str, pools: Sequence[str]) -> Frontend:
+    port = fields.port(message.port, f"{field}.port")
     return Frontend(
         name=names.check_id(message.name, f"{field}.name"),
         table=names.check(message.route_table, "routeTables", f"{field}.route_table"),
-        address=_parse_address(message.address, f"{field}.address"),
-        port=_parse_port(message.port, f"{field}.port"),
+        address=fields.address(message.address, f"{field}.address"),
+        port=port,
         pool=_parse_pool_choice(message.pool, f"{field}.pool", pools),
+        end_port=_parse_end_port(message.end_port, f"{field}.end_port", port),
+        accept_proxy=message.accept_proxy_protocol,
+        limits=_parse_limits(message.limits, f"{field}.limits"),
+    )
+
+
+def _parse_end_port(end_port: int, field: str, port: int) -> int:
+    last = min(port + PORTS_MAX - 1, PORT_MAX)
+    if end_port and not port <= end_port <= last:
+        raise errors.InvalidSpec(field, f"{end_port} does not end a range from {port}: give {port}..{last}", value=end_port)
+    return end_port or port
+
+
+def _parse_limits(message: v_service_pb2.FrontendLimits, field: str) -> Limits:
+    return Limits(
+        fields.whole(message.max_connections, f"{field}.max_connections", LIMIT_MAX),
+        fields.whole(message.max_connections_per_client, f"{field}.max_connections_per_client", LIMIT_MAX),
+        fields.whole(message.max_connection_rate, f"{field}.max_connection_rate", LIMIT_MAX),
     )
 
 
 def _parse_pool(message: v_service_pb2.Pool, field: str) -> Pool:
     name = names.check_id(message.name, f"{field}.name")
-    _check_choice(message.algorithm, v_service_pb2.ALGORITHM_ROUND_ROBIN, f"{field}.algorithm", "ALGORITHM_ROUND_ROBIN")
-    return Pool(name, _parse_each(message.members, f"{field}.members", MEMBERS_MAX, _parse_member))
+    algorithm = fields.choice(message.algorithm, _ALGORITHMS, f"{field}.algorithm", "ALGORITHM_ROUND_ROBIN")
+    send_proxy: Literal[0, 1, 2] = 0
+    if message.proxy_protocol:
+        send_proxy = fields.choice(message.proxy_protocol, _PROXY_PROTOCOLS, f"{field}.proxy_protocol", "PROXY_PROTOCOL_V2")
+    members = _parse_each(message.members, f"{field}.members", MEMBERS_MAX, _parse_member)
+    _check_members(members, f"{field}.members")
+    return Pool(name, members, algorithm, send_proxy)
 
 
 def _parse_member(message: v_service_pb2.Member, field: str) -> Member:
     return Member(
         name=names.check_id(message.name, f"{field}.name"),
         table=names.check(message.route_table, "routeTables", f"{field}.route_table"),
-        address=_parse_address(message.address, f"{field}.address"),
-        port=_parse_port(message.port, f"{field}.port"),
+        address=fields.address(message.address, f"{field}.address"),
+        port=fields.whole(message.port, f"{field}.port", PORT_MAX),
+        weight=fields.whole(message.weight, f"{field}.weight", WEIGHT_MAX) or 1,
+        state=fields.choice(message.state, _STATES, f"{field}.state", "MEMBER_STATE_ENABLED"),
+        max_connections=fields.whole(message.max_connections, f"{field}.max_connections", LIMIT_MAX),
     )
+
+
+def _parse_timeouts(message: v_service_pb2.Timeouts, protocol: Protocol) -> Timeouts:
+    given: dict[str, int] = {}
+    for descriptor, value in message.ListFields():
+        field = f"spec.timeouts.{descriptor.name}"
+        if descriptor.name in _HTTP_ONLY and protocol != "http":
+            raise errors.InvalidSpec(field, "is of no use but with PROTOCOL_HTTP: leave it out")
+        given[f"{descriptor.name}_ms"] = fields.milliseconds(value, field)
+    return Timeouts(**given)
 
 
 def _parse_each(
@@ -65,7 +136,7 @@ def _parse_each(
 ) -> tuple[_Part, ...]:
     """1..`at_most` parts with different names."""
     if not messages:
-        raise errors.InvalidSpec(field, f"is required: give 1..{at_most}", reason="REQUIRED_FIELD")
+        raise fields.required(field, f"1..{at_most}")
     if len(messages) > at_most:
         raise errors.InvalidSpec(field, f"{len(messages)} are too many: give at most {at_most}", count=len(messages), max=at_most)
     parts: dict[str, _Part] = {}
@@ -77,46 +148,6 @@ def _parse_each(
             raise errors.InvalidSpec(f"{field}[{index}].name", fault, value=part.name)
         parts[part.name] = part
     return tuple(parts.values())
-
-
-def _parse_address(text: str, field: str) -> Address:
-    """An address that can be a VIP or a member's: a unicast one that means the same on every link of its table."""
-    if not text:
-        raise errors.InvalidSpec(field, "is required: give an IPv4 or IPv6 address", reason="REQUIRED_FIELD")
-    shown = errors.bounded(repr(text))
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
-        raise errors.InvalidSpec(field, f"{shown} is not an IPv4 or IPv6 address", value=shown) from None
-    fault = _fault_of(address)
-    if fault:
-        raise errors.InvalidSpec(field, f"{shown} {fault}", value=shown)
-    return address
-
-
-def _fault_of(address: Address) -> str:
-    """Why `address` will not do, and what to give instead; "" where it will."""
-    if address.is_unspecified:
-        return "is the unspecified address: give the one to use"
-    if address.is_multicast or address == _LIMITED_BROADCAST:
-        return "is no unicast address: give one that belongs to one host"
-    if address.is_loopback:
-        return "is a loopback address, which never leaves its host: give one that the route table's links reach"
-    if isinstance(address, ipaddress.IPv4Address):
-        return ""
-    if address.ipv4_mapped is not None:
-        return f"is an IPv4-mapped address: give {address.ipv4_mapped}"
-    if address.is_link_local or address.scope_id is not None:
-        return "is valid on one link only: give a global or unique local address"
-    return ""
-
-
-def _parse_port(port: int, field: str) -> int:
-    if port == 0:
-        raise errors.InvalidSpec(field, f"is required: give 1..{PORT_MAX}", reason="REQUIRED_FIELD")
-    if not 1 <= port <= PORT_MAX:
-        raise errors.InvalidSpec(field, f"{port} is not a port: give 1..{PORT_MAX}", value=port)
-    return port
 
 
 def _parse_pool_choice(pool: str, field: str, pools: Sequence[str]) -> str:
@@ -131,18 +162,23 @@ def _parse_pool_choice(pool: str, field: str, pools: Sequence[str]) -> str:
     return pool
 
 
-def _check_choice(value: int, only: int, field: str, shown: str) -> None:
-    """`value` is the one there is, or left open."""
-    if value not in (0, only):
-        raise errors.InvalidSpec(field, f"{value} is not known here: give {shown}", value=value)
-
-
 def _check_sockets(frontends: Sequence[Frontend]) -> None:
     """Two frontends cannot listen on one port of one VIP in one table."""
-    seen: dict[tuple[str, Address, int], str] = {}
+    seen: dict[tuple[str, str], str] = {}
     for index, frontend in enumerate(frontends):
-        key = (frontend.table, frontend.address, frontend.port)
-        if key in seen:
-            message = f"{seen[key]} listens on {socket_of(frontend)} in {frontend.table} already: give another address or port"
-            raise errors.InvalidSpec(f"spec.frontends[{index}]", message)
-        seen[key] = frontend.name
+        for each in frontend.sockets:
+            first = seen.setdefault((frontend.table, each), frontend.name)
+            if first != frontend.name:
+                message = f"{first} listens on {each} in {frontend.table} already: give another address or port"
+                raise errors.InvalidSpec(f"spec.frontends[{index}]", message)
+
+
+def _check_members(members: Sequence[Member], field: str) -> None:
+    """A backend is one member of a pool."""
+    seen: dict[tuple[str, str], str] = {}
+    for index, member in enumerate(members):
+        first = seen.setdefault((member.table, member.socket), member.name)
+        if first != member.name:
+            shown = socket(member.address, member.port)
+            message = f"{first} is {shown} in {member.table} already: give another one, or that one more weight"
+            raise errors.InvalidSpec(f"{field}[{index}]", message)

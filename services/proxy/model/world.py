@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from crossns import names, resource, store
 from crossns.v1 import route_table_pb2, v_service_pb2
-from services.proxy.model import parse
+from services.proxy.model import parse, target
 from services.proxy.model.values import COLLECTION, UNIT, Desired, VService
 
 
@@ -14,6 +14,9 @@ class World:
         self._services: dict[str, VService] = {}
         self._leaving: set[str] = set()
         self._tables: dict[str, str] = {}
+        # Made when somebody asks, and dropped with the next change.
+        self._desired: Desired | None = None
+        self._targets: frozenset[target.Target] | None = None
 
     def change(self, change: store.Change) -> Iterable[str]:
         service, family, name = self._keys.parse(change.key) or ("", "", "")
@@ -21,16 +24,26 @@ class World:
         match family, names.collection(name):
             case "desired", "vServices":
                 self._take_service(name, value)
-                return (UNIT,)
             case "status", "routeTables" if service == names.owner(name) and self._take_table(name, value):
-                return (UNIT,)
-        return ()
+                pass
+            case _:
+                return ()
+        self._desired = self._targets = None
+        return (UNIT,)
 
     def units(self) -> Iterable[str]:
         return (UNIT,)
 
     def desired(self, _unit: str) -> Desired:
-        return Desired(tuple(self._services.values()), dict(self._tables), frozenset(self._leaving))
+        if self._desired is None:
+            self._desired = Desired(tuple(self._services.values()), dict(self._tables), frozenset(self._leaving))
+        return self._desired
+
+    def targets(self) -> frozenset[target.Target]:
+        """What there is to check, of all vServices."""
+        if self._targets is None:
+            self._targets = target.targets(self.desired(UNIT))
+        return self._targets
 
     def _take_service(self, name: str, value: bytes | None) -> None:
         self._services.pop(name, None)

@@ -1,44 +1,66 @@
-"""The one question: does HAProxy run the text that the vServices make, with every listener of it open?"""
+"""The one question: does HAProxy run what the vServices make, with every listener of it open and every server as it should be?"""
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 
 from services.proxy import model, render
-from services.proxy.plan.engine import Observed, Operation, StartEngine, StopEngine, digest
+from services.proxy.plan import slots, wish
+from services.proxy.plan.engine import Observed, Operation, SaveEngine, SetServer, StartEngine, StopEngine, digest
+from services.proxy.plan.wish import Wish
 
 
 def plan(desired: model.Desired, observed: Observed) -> tuple[Operation, ...]:
-    """At most one operation: HAProxy takes a configuration whole."""
-    if is_current(desired, observed):
-        return ()
+    """A reload where the structure is another one; else the servers that changed, and the text for HAProxy's next start."""
     if not desired.services:
-        return (StopEngine(),)
-    return (StartEngine(_configuration(desired, observed), _listeners(desired, observed) - observed.serving),)
+        return (StopEngine(),) if observed.running else ()
+    wanted = wish.wish(desired, observed)
+    missing = closed(desired, observed)
+    if wanted.config.structure != observed.structure or missing:
+        return (StartEngine(wanted.config.text, missing, tuple(_ended(wanted, observed))),)
+    changes = tuple(_changes(wanted, observed))
+    is_kept = observed.digest == digest(wanted.config.text)
+    return changes if is_kept else (*changes, SaveEngine(wanted.config.text))
 
 
-def is_current(desired: model.Desired, observed: Observed) -> bool:
-    """Whether nothing is to be done."""
-    if not desired.services:
-        return not observed.running
-    is_taken = observed.digest == digest(_configuration(desired, observed))
-    return is_taken and _listeners(desired, observed) <= observed.serving
-
-
-def entered(desired: model.Desired, observed: Observed) -> Mapping[str, str]:
-    """The tables whose namespace engines can enter: one that has just gone would make HAProxy refuse the whole file."""
-    return {table: namespace for table, namespace in desired.tables.items() if namespace in observed.namespaces}
-
-
-def _configuration(desired: model.Desired, observed: Observed) -> str:
-    """What can be served now: without the tables that are not there, and without what HAProxy refuses."""
-    return render.render(desired.services, entered(desired, observed), observed.trial.left_out, observed.limits)
-
-
-def _listeners(desired: model.Desired, observed: Observed) -> frozenset[render.Part]:
-    """Those that the configuration has."""
-    tables = entered(desired, observed)
+def closed(desired: model.Desired, observed: Observed) -> frozenset[render.Part]:
+    """The frontends that should be open and are not, at each of their ports."""
+    tables = wish.entered(desired, observed)
     return frozenset(
         part
         for vservice in desired.services
         for frontend in vservice.frontends
-        if (part := render.frontend_part(vservice.name, frontend, tables)) is not None and part not in observed.trial.left_out
+        if (part := render.frontend_part(vservice.name, frontend, tables)) is not None
+        and part not in observed.trial.left_out
+        and not observed.listeners.issuperset(render.listeners(vservice.name, frontend, tables))
     )
+
+
+def _changes(wanted: Wish, observed: Observed) -> Iterator[SetServer]:
+    """Those that rest first: whoever comes may follow somebody who leaves."""
+    for (section, name), server in sorted(wanted.servers.items(), key=lambda each: (each[1].enabled, each[0])):
+        seen = observed.servers[section][name]
+        is_ended = _is_disabled(wanted, section, name) and seen.connections > 0
+        if is_ended or not is_like(seen.server, server):
+            yield SetServer(section, name, seen.server, server, owner(section), is_ended)
+
+
+def is_like(seen: render.Server, wanted: render.Server) -> bool:
+    """Whether a server is as wanted; where it points is of no interest while nobody has it."""
+    return seen == wanted or (not seen.enabled and wanted == render.Server())
+
+
+def _is_disabled(wanted: Wish, section: str, name: str) -> bool:
+    member = wanted.owners.get((section, name))
+    return member is not None and member.state == "disabled"
+
+
+def _ended(wanted: Wish, observed: Observed) -> Iterator[tuple[str, str]]:
+    """The lines of disabled members in the worker from before."""
+    for (section, name), member in wanted.owners.items():
+        if member.state == "disabled":
+            part = render.Part(section, name.partition(".")[2], member.socket)
+            yield from ((section, line) for _, line in slots.held({member.name: part}, observed.servers.get(section, {})))
+
+
+def owner(section: str) -> str:
+    """The vService that a section belongs to."""
+    return f"{model.COLLECTION}/{section.split('.')[1]}"

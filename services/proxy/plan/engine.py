@@ -21,29 +21,65 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True)
+class Seen:
+    """A server of the running worker: how it is, what it is known by, how many connections it has and ever had."""
+
+    server: render.Server
+    id: int
+    connections: int = 0
+    connections_total: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Observed:
     """HAProxy as it is, and the limits that it has on this device.
 
-    `running`: the launcher keeps one; `digest`: of the configuration that it took last, "" where it does not answer; `serving`:
-    the parts that its current worker has; `namespaces`: those that engines can enter.
+    `running`: the launcher keeps one; `digest`: of the configuration that it would start with; `structure`, `listeners`,
+    `servers` (section -> server name): of its current worker, empty where that does not answer; `namespaces`: those that engines
+    can enter; `down`: the members that do not accept connections, with the reason.
     """
 
     limits: render.Limits
     running: bool = False
     digest: str = ""
-    serving: frozenset[render.Part] = frozenset()
+    structure: str = ""
+    listeners: frozenset[render.Part] = frozenset()
+    servers: Mapping[str, Mapping[str, Seen]] = field(default_factory=dict)
     namespaces: frozenset[str] = frozenset()
+    down: Mapping[model.Target, str] = field(default_factory=dict)
     trial: Trial = field(default_factory=Trial)
 
 
 @dataclass(frozen=True, slots=True)
 class StartEngine:
-    """Let HAProxy run `config`, whether it runs or not. `new` are the listeners in it that it does not have yet."""
+    """Let HAProxy run `config`, whether it runs or not. `new` are the frontends in it that are not open yet; `ended` the servers,
+    as section and name, whose connections to members end, of the workers from before, too."""
 
     # Not shown: megabytes would end up in logs and spans.
     config: str = field(repr=False)
     new: frozenset[render.Part] = field(default=frozenset(), repr=False)
+    ended: tuple[tuple[str, str], ...] = ()
     resource: str = model.UNIT
+
+
+@dataclass(frozen=True, slots=True)
+class SaveEngine:
+    """Keep `config` for HAProxy's next start; the running one is like it already."""
+
+    config: str = field(repr=False)
+    resource: str = model.UNIT
+
+
+@dataclass(frozen=True, slots=True)
+class SetServer:
+    """Change a server while it runs to be as `wanted`; `before` is how it was. `ends`: its connections are ended, too."""
+
+    section: str
+    name: str
+    before: render.Server
+    wanted: render.Server
+    resource: str
+    ends: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +87,7 @@ class StopEngine:
     resource: str = model.UNIT
 
 
-Operation = StartEngine | StopEngine
+Operation = StartEngine | SaveEngine | SetServer | StopEngine
 
 
 def digest(config: str) -> str:

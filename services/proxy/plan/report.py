@@ -12,12 +12,14 @@ from crossns import errors, resource
 from crossns.resource import Status
 from crossns.v1 import status_pb2, v_service_pb2
 from services.proxy import model, render
-from services.proxy.plan import difference
+from services.proxy.plan import difference, wish
 from services.proxy.plan.engine import Observed
 
 SERVICE = "proxy"
 # Reasons that time takes away.
 _PENDING = frozenset({"IN_PROGRESS", "ROUTE_TABLE_ABSENT"})
+# The one that says nothing about HAProxy.
+_DOWN = "MEMBER_DOWN"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +28,27 @@ class _Round:
 
     observed: Observed
     tables: Mapping[str, str]
+    wish: wish.Wish | None
     is_current: bool
     reason: str = "IN_PROGRESS"
     message: str = "HAProxy has not taken it yet"
     pending: frozenset[str] = _PENDING
+
+    def failed(self, failure: errors.CrossnsError | None) -> "_Round":
+        """The same behind an operation that did not succeed."""
+        if failure is None:
+            return self
+        temporary = {failure.reason} if isinstance(failure, errors.TemporaryError) else set()
+        return replace(self, reason=failure.reason, message=failure.message, pending=_PENDING | temporary)
+
+
+@dataclass(frozen=True, slots=True)
+class _Judgement:
+    """What is said of one part. `message` is for a person."""
+
+    name: str
+    reason: str = "OK"
+    message: str = ""
 
 
 def report(
@@ -40,9 +59,10 @@ def report(
 ) -> Mapping[str, Status | None]:
     """None for a vService that is being deleted and that HAProxy has nothing of. `previous` has the parts as last reported."""
     failure = failures.get(model.UNIT)
-    judged = _round(desired, observed, failure)
+    judged = _round(desired, observed).failed(failure)
     result: dict[str, Status | None] = {
-        vservice.name: _vservice(vservice, judged, previous.get(vservice.name)) for vservice in desired.services
+        vservice.name: _vservice(vservice, judged.failed(failures.get(vservice.name)), previous.get(vservice.name))
+        for vservice in desired.services
     }
     if judged.is_current:
         result |= dict.fromkeys(desired.leaving)
@@ -51,44 +71,86 @@ def report(
     return result
 
 
-def _round(desired: model.Desired, observed: Observed, failure: errors.CrossnsError | None) -> _Round:
-    judged = _Round(observed, difference.entered(desired, observed), difference.is_current(desired, observed))
-    if failure is None:
-        return judged
-    temporary = {failure.reason} if isinstance(failure, errors.TemporaryError) else set()
-    return replace(judged, reason=failure.reason, message=failure.message, pending=_PENDING | temporary)
+def _round(desired: model.Desired, observed: Observed) -> _Round:
+    """A text that is not kept yet for the next start takes nothing from what runs."""
+    if not desired.services:
+        return _Round(observed, {}, None, is_current=not observed.running)
+    wanted = wish.wish(desired, observed)
+    is_current = wanted.config.structure == observed.structure and not difference.closed(desired, observed)
+    return _Round(observed, wish.entered(desired, observed), wanted, is_current)
 
 
 def _vservice(vservice: model.VService, judged: _Round, previous: Status | None) -> v_service_pb2.VServiceStatus:
     kept = _ready_before(vservice, previous)
 
-    def part(name: str, table: str, found: render.Part | None) -> v_service_pb2.PartStatus:
-        reason, message = _judge(table, found, judged, was_ready=name in kept)
-        state = status_pb2.STATE_PENDING if reason in judged.pending else status_pb2.STATE_ERROR
+    def part(found: _Judgement) -> v_service_pb2.PartStatus:
+        state = status_pb2.STATE_PENDING if found.reason in judged.pending else status_pb2.STATE_ERROR
         return v_service_pb2.PartStatus(
-            name=name,
-            state=status_pb2.STATE_READY if reason == "OK" else state,
-            reason=reason,
-            message=message,
+            name=found.name,
+            state=status_pb2.STATE_READY if found.reason == "OK" else state,
+            reason=found.reason,
+            message=found.message,
             service=SERVICE,
             observed_generation=vservice.generation,
         )
 
-    frontends = [
-        part(each.name, each.table, render.frontend_part(vservice.name, each, judged.tables)) for each in vservice.frontends
-    ]
+    frontends = [part(_frontend(vservice, each, judged, was_ready=each.name in kept)) for each in vservice.frontends]
     members = [
-        part(f"{pool.name}/{each.name}", each.table, render.member_part(vservice.name, pool.name, each, judged.tables))
+        part(_member(vservice, pool, each, judged, was_ready=f"{pool.name}/{each.name}" in kept))
         for pool in vservice.pools
         for each in pool.members
     ]
     return v_service_pb2.VServiceStatus(
         observed_generation=vservice.generation,
         state=_sum({part.state for part in frontends}, {part.state for part in members}),
-        conditions=[_condition([*frontends, *members])],
+        conditions=[_condition("Programmed", [*frontends, *members]), _condition("Healthy", members)],
         frontends=frontends,
         members=members,
     )
+
+
+def _frontend(vservice: model.VService, frontend: model.Frontend, judged: _Round, *, was_ready: bool) -> _Judgement:
+    part = render.frontend_part(vservice.name, frontend, judged.tables)
+    if part is None:
+        return _absent(frontend.name, frontend.table)
+    is_open = judged.observed.listeners.issuperset(render.listeners(vservice.name, frontend, judged.tables))
+    return _judge(frontend.name, part, judged, is_taken=is_open and (judged.is_current or was_ready))
+
+
+def _member(vservice: model.VService, pool: model.Pool, member: model.Member, judged: _Round, *, was_ready: bool) -> _Judgement:
+    name = f"{pool.name}/{member.name}"
+    part = render.member_part(vservice.name, pool.name, member, judged.tables)
+    if part is None:
+        return _absent(name, member.table)
+    found = _judge(name, part, judged, is_taken=_is_taken(part, member, judged, was_ready=was_ready))
+    why = judged.observed.down.get(model.target_of(vservice, pool, member, judged.tables[member.table]))
+    if found.reason == "OK" and why is not None and member.state != "disabled":
+        return _Judgement(name, _DOWN, why)
+    return found
+
+
+def _is_taken(part: render.Part, member: model.Member, judged: _Round, *, was_ready: bool) -> bool:
+    """Whether the running HAProxy has the member as it should be. What was so stays so as long as it is there."""
+    servers = judged.observed.servers.get(part.section, {})
+    if judged.wish is None or not judged.is_current:
+        pointing = {(name.partition(".")[2], seen.server.socket) for name, seen in servers.items()}
+        return was_ready and (part.namespace, part.socket) in pointing
+    line = judged.wish.lines.get((part.section, member.name), "")
+    return line in servers and difference.is_like(servers[line].server, judged.wish.servers[part.section, line])
+
+
+def _absent(name: str, table: str) -> _Judgement:
+    return _Judgement(name, "ROUTE_TABLE_ABSENT", f"{table} has no namespace yet")
+
+
+def _judge(name: str, part: render.Part, judged: _Round, *, is_taken: bool) -> _Judgement:
+    if is_taken:
+        return _Judgement(name)
+    refused = judged.observed.trial.refused
+    if part in refused:
+        words = f"left out, because HAProxy does not start with it (is its port in use?): {refused[part]}"
+        return _Judgement(name, "ENGINE_REFUSED", words)
+    return _Judgement(name, judged.reason, judged.message)
 
 
 def _stuck(failure: errors.CrossnsError, previous: Status | None) -> v_service_pb2.VServiceStatus:
@@ -112,23 +174,13 @@ def _ready_before(vservice: model.VService, previous: Status | None) -> frozense
     )
 
 
-def _judge(table: str, part: render.Part | None, judged: _Round, *, was_ready: bool) -> tuple[str, str]:
-    if part is None:
-        return "ROUTE_TABLE_ABSENT", f"{table} has no namespace yet"
-    if part in judged.observed.serving and (judged.is_current or was_ready):
-        return "OK", ""
-    refused = judged.observed.trial.refused
-    if part in refused:
-        return "ENGINE_REFUSED", f"left out, because HAProxy does not start with it (is its port in use?): {refused[part]}"
-    return judged.reason, judged.message
-
-
-def _condition(parts: Sequence[v_service_pb2.PartStatus]) -> status_pb2.Condition:
-    """What is wrong first, errors before what is still to come."""
-    wrong = [part for state in (status_pb2.STATE_ERROR, status_pb2.STATE_PENDING) for part in parts if part.state == state]
-    if not wrong:
-        return resource.condition("Programmed", SERVICE)
-    return resource.condition("Programmed", SERVICE, wrong[0].reason, f"{wrong[0].name}: {wrong[0].message}")
+def _condition(kind: str, parts: Sequence[v_service_pb2.PartStatus]) -> status_pb2.Condition:
+    """What is wrong first, errors before what is still to come. `Healthy` speaks of members alone, `Programmed` of HAProxy."""
+    concerned = [part for part in parts if part.state != status_pb2.STATE_READY and (part.reason == _DOWN) == (kind == "Healthy")]
+    concerned.sort(key=lambda part: part.state != status_pb2.STATE_ERROR)
+    if not concerned:
+        return resource.condition(kind, SERVICE)
+    return resource.condition(kind, SERVICE, concerned[0].reason, f"{concerned[0].name}: {concerned[0].message}")
 
 
 def _sum(

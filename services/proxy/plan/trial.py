@@ -12,6 +12,8 @@ from crossns import errors
 from services.proxy import render
 from services.proxy.plan.engine import Trial
 
+# An address of version 6 stands in brackets.
+_PORT = re.compile(r"(^[^\[\]:]*|\]):[0-9]+$")
 # `parsing [/path/haproxy.cfg:18]`, `Binding [/path/haproxy.cfg:18]`, `line 18 of the configuration`.
 _LINE = re.compile(r"\[[^\[\]\s]*:([0-9]{1,9})\]|\bline ([0-9]{1,9}) of the configuration")
 
@@ -52,8 +54,11 @@ def parts(config: str) -> Mapping[int, render.Part]:
     found: dict[int, render.Part] = {}
     for number, line in enumerate(config.splitlines(), start=1):
         match line.split():
-            case ["frontend" | "backend", title]:
+            case ["frontend" | "backend", title, *_]:
                 section = title
-            case ["bind", socket, "namespace", name, *_] | ["server", name, socket, *_]:
-                found[number] = render.Part(section, name, socket.partition("@")[2])
+            case ["bind", socket, "namespace", namespace, *_]:
+                found[number] = render.Part(section, namespace, socket.partition("@")[2])
+            case ["server", name, address, *_] if not name.startswith("_"):
+                socket = address.partition("@")[2]
+                found[number] = render.Part(section, name.partition(".")[2], socket if _PORT.search(socket) else f"{socket}:0")
     return found

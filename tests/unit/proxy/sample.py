@@ -7,7 +7,7 @@ from crossns.v1 import v_service_pb2
 from services.proxy import model, render
 
 TABLES = {"routeTables/dmz": "dmz.11", "routeTables/tenant-a": "tenant-a.21", "routeTables/tenant-b": "tenant-b.22"}
-LIMITS = render.Limits(open_files=20_000, stats_socket=Path("/run/crossns/engines/haproxy/stats.sock"))
+LIMITS = render.Limits(open_files=20_000, engine_dir=Path("/run/crossns/engines/haproxy"))
 
 
 def message() -> v_service_pb2.VService:
@@ -23,7 +23,7 @@ def message() -> v_service_pb2.VService:
 
 def vservice(name: str = "web", port: int = 80, table: str = "dmz", generation: int = 1) -> model.VService:
     """One frontend `fe` on 203.0.113.10 and one member `a1` of tenant-a."""
-    frontend = model.Frontend("fe", f"routeTables/{table}", ipaddress.ip_address("203.0.113.10"), port, "main")
+    frontend = model.Frontend("fe", f"routeTables/{table}", ipaddress.ip_address("203.0.113.10"), port, "main", port)
     member = model.Member("a1", "routeTables/tenant-a", ipaddress.ip_address("10.0.0.5"), 8080)
     return model.VService(f"vServices/{name}", (frontend,), (model.Pool("main", (member,)),), generation)
 
@@ -35,4 +35,4 @@ def listener(name: str = "web", port: int = 80, namespace: str = "dmz.11") -> re
 
 def server(name: str = "web", namespace: str = "tenant-a.21") -> render.Part:
     """What HAProxy makes of the member of `vservice`."""
-    return render.Part(f"vs.{name}.po.main", f"a1.{namespace}", "10.0.0.5:8080")
+    return render.Part(f"vs.{name}.po.main", namespace, "10.0.0.5:8080")

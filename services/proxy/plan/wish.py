@@ -1,0 +1,98 @@
+"""What HAProxy should be, in the words of its configuration: every vService, who has which slot, how each server is to be.
+
+Called by `difference` and `report`. As long as the lines that the running worker has will do, they are kept.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from services.proxy import model, render
+from services.proxy.plan import slots
+from services.proxy.plan.engine import Observed, Seen
+
+_Assign = Callable[
+    [model.Pool, Mapping[str, render.Part], Mapping[str, Seen]],
+    Sequence[render.Slot] | None,
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """By section and name, `servers`: how each line is to be, `owners`: whose it is; by section and member, `lines`: its name."""
+
+    config: render.Config
+    servers: Mapping[tuple[str, str], render.Server]
+    owners: Mapping[tuple[str, str], model.Member]
+    lines: Mapping[tuple[str, str], str]
+
+
+def wish(desired: model.Desired, observed: Observed) -> Wish:
+    """With the running worker's lines where its structure can stay as it is."""
+    kept = _wish(desired, observed, slots.kept)
+    if kept is not None and kept.config.structure == observed.structure:
+        return kept
+    fresh = _wish(desired, observed, slots.fresh)
+    assert fresh is not None  # noqa: S101 - there is a fresh line for everybody
+    return fresh
+
+
+def entered(desired: model.Desired, observed: Observed) -> Mapping[str, str]:
+    """The tables whose namespace engines can enter: one that has just gone would make HAProxy refuse the whole file."""
+    return {table: namespace for table, namespace in desired.tables.items() if namespace in observed.namespaces}
+
+
+def served(vservice: str, pool: model.Pool, tables: Mapping[str, str], observed: Observed) -> Mapping[str, render.Part]:
+    """The members that can be served, by name."""
+    parts = ((member.name, render.member_part(vservice, pool.name, member, tables)) for member in pool.members)
+    left_out = observed.trial.left_out
+    return {name: part for name, part in parts if part is not None and part not in left_out}
+
+
+def _wish(desired: model.Desired, observed: Observed, assign: _Assign) -> Wish | None:
+    """None where a member finds no line."""
+    tables = entered(desired, observed)
+    found: dict[str, Sequence[render.Slot]] = {}
+    servers: dict[tuple[str, str], render.Server] = {}
+    owners: dict[tuple[str, str], model.Member] = {}
+    for vservice, pool, section in _pools(desired):
+        assigned = assign(pool, served(vservice.name, pool, tables, observed), observed.servers.get(section, {}))
+        if assigned is None:
+            return None
+        found[section] = assigned
+        resting = _resting(vservice, pool, tables, observed)
+        members = {member.name: member for member in pool.members}
+        for slot in assigned:
+            if slot.member is None:
+                servers[section, slot.name] = render.Server()
+            else:
+                owners[section, slot.name] = members[slot.member]
+                servers[section, slot.name] = _server(members[slot.member], is_resting=slot.member in resting)
+    arrangement = render.Arrangement(tables, observed.trial.left_out, found, servers)
+    config = render.render(desired.services, arrangement, observed.limits)
+    lines = {(section, slot.member): slot.name for section, each in found.items() for slot in each if slot.member is not None}
+    return Wish(config, servers, owners, lines)
+
+
+def _pools(desired: model.Desired) -> Iterator[tuple[model.VService, model.Pool, str]]:
+    for vservice in desired.services:
+        for pool in vservice.pools:
+            yield vservice, pool, render.backend_section(vservice.name, pool.name)
+
+
+def _resting(vservice: model.VService, pool: model.Pool, tables: Mapping[str, str], observed: Observed) -> frozenset[str]:
+    """The members that get nothing because they are down; nobody where none would be left: what is known then is little."""
+    usable = [member for member in pool.members if member.state == "enabled" and member.table in tables]
+    down = frozenset(
+        member.name for member in usable if model.target_of(vservice, pool, member, tables[member.table]) in observed.down
+    )
+    return down if len(down) < len(usable) else frozenset()
+
+
+def _server(member: model.Member, *, is_resting: bool) -> render.Server:
+    return render.Server(
+        socket=member.socket,
+        # One without weight keeps what it has and gets nothing new.
+        weight=0 if member.state == "drain" else member.weight,
+        enabled=member.state != "disabled" and not is_resting,
+        max_connections=member.max_connections,
+    )

@@ -1,0 +1,36 @@
+"""The text of HAProxy's configuration: pure.
+
+`part` has the names by which HAProxy knows frontends and members, `head` what holds for all, `config` the file.
+"""
+
+from services.proxy.render.config import Arrangement, Config, Limits, render
+from services.proxy.render.head import GRACE_S, max_connections
+from services.proxy.render.part import (
+    NOWHERE,
+    Part,
+    Server,
+    Slot,
+    backend_section,
+    frontend_part,
+    frontend_section,
+    listeners,
+    member_part,
+)
+
+__all__ = [
+    "GRACE_S",
+    "NOWHERE",
+    "Arrangement",
+    "Config",
+    "Limits",
+    "Part",
+    "Server",
+    "Slot",
+    "backend_section",
+    "frontend_part",
+    "frontend_section",
+    "listeners",
+    "max_connections",
+    "member_part",
+    "render",
+]

@@ -1,0 +1,73 @@
+"""The top of HAProxy's configuration: what holds for all vServices, and what each protocol begins with.
+
+Called by `config`.
+"""
+
+from collections.abc import Mapping
+
+from services.proxy import model
+
+# Files that a HAProxy process needs beside connections and listeners: control sockets, polls, what the old worker hands over.
+_FILES_RESERVED = 256
+# Where the limit of files is none in effect: HAProxy allocates tables for all connections that it may have.
+_CONNECTIONS_MAX = 50_000
+
+# A worker that is told to stop closes its namespaces at once (HAProxy 2.6 to 3.4, namespace.c): what it has accepted and not
+# forwarded yet would be lost. It gets this long, in which it still takes a part of what comes in.
+GRACE_S = 0.1
+
+LOG_FORMATS: Mapping[model.Protocol, str] = {"tcp": "%ci", "http": "%ci"}
+
+_TEXT = """\
+# Made by crossns from its vServices; what is changed here is overwritten.
+global
+    description {structure}
+    maxconn {connections}
+    grace {grace_ms}ms
+    # A quarter more throughput than with the usual 16 KiB; only a busy connection holds buffers.
+    tune.bufsize 65536
+    # For a person who wants to look; with it the file is valid even while no frontend can be in it.
+    stats socket {directory}/stats.sock mode 660 level user
+    log {directory}/log.sock format raw local0 info
+
+defaults tcp
+    mode tcp
+    timeout connect 5s
+    timeout client 1h
+    timeout server 1h
+    timeout client-fin 30s
+    timeout server-fin 30s
+    # A peer that is gone without a word is noticed by the kernel.
+    option clitcpka
+    option srvtcpka
+    # A member that refuses costs a client nothing: the next one has its turn at once.
+    retries 3
+    option redispatch 1
+    # Shows each listener by itself, with its namespace for a name.
+    option socket-stats
+
+defaults http
+    mode http
+    timeout connect 5s
+    timeout client 60s
+    timeout server 60s
+    timeout http-request 10s
+    timeout http-keep-alive 60s
+    option clitcpka
+    option srvtcpka
+    retries 3
+    option redispatch 1
+    option socket-stats
+    # A worker that ends answers once more on each kept connection, and says that it was the last time.
+    option idle-close-on-response
+"""
+
+
+def render(connections: int, directory: str, structure: str) -> str:
+    """`directory` is where the sockets are; `structure` the digest by which the running text is known."""
+    return _TEXT.rstrip().format(connections=connections, grace_ms=round(GRACE_S * 1000), directory=directory, structure=structure)
+
+
+def max_connections(open_files: int, listeners: int) -> int:
+    """A connection takes two files, a listener one. HAProxy does not start with more than its limit of files lets it have."""
+    return min(max((open_files - _FILES_RESERVED - listeners) // 2, 1), _CONNECTIONS_MAX)

@@ -1,0 +1,269 @@
+"""What a vService knows of its clients and grants them, on the real HAProxy: their addresses by the PROXY protocol in and out,
+how many of them it lets in, and how long it waits for them and for members.
+"""
+
+import asyncio
+import time
+from typing import Any, Literal
+
+import pytest
+
+from crossns.testing.device import Device, doc
+from crossns.testing.lab import Lab
+from crossns.testing.traffic import proxy_header
+from tests.kernel.client import VIP, VIP6, Client, Dial, backend, dial, served, single
+from tests.kernel.test_proxy import A, B, frontend, plug, served_by
+
+__all__ = ["dial"]  # a fixture
+pytestmark = [pytest.mark.kernel, pytest.mark.asyncio(loop_scope="module")]
+
+# In `a`, and expects the header.
+TOLD = {"name": "told", "routeTable": "routeTables/a", "address": "10.0.0.5", "port": 8443}
+IN = {"acceptProxyProtocol": True}
+SECOND_SOURCE = "203.0.113.8"
+# How much later than set something may happen on a loaded machine; how much earlier, as HAProxy counts milliseconds roughly.
+LATE_S, EARLY_S = 1.5, 0.05
+
+
+async def plug_told(device: Device, lab: Lab, *tables: str) -> None:
+    await plug(device, lab, *tables)
+    await backend(lab.hosts["a"], "told", "10.0.0.5:8443", "[fd00::5]:8443", expects_header=True)
+
+
+def header(version: Literal[1, 2], client: str, port: int = 4711) -> bytes:
+    target = VIP6 if ":" in client else VIP
+    return proxy_header.render(version, (client, port), (target, 80))
+
+
+async def seconds_until_end(client: Client) -> float:
+    began = time.monotonic()
+    await client.ended()
+    return time.monotonic() - began
+
+
+async def is_waiting(client: Client, for_s: float = 0.3) -> bool:
+    """Whether it is neither answered nor closed for so long."""
+    asked = asyncio.create_task(client.ask())
+    done, _ = await asyncio.wait([asked], timeout=for_s)
+    asked.cancel()
+    await asyncio.wait([asked])
+    return not done
+
+
+@pytest.mark.parametrize("version", ["V1", "V2"])
+@pytest.mark.parametrize("protocol", ["TCP", "HTTP"])
+async def test_a_member_is_told_the_client_though_another_has_the_same_address(
+    device: Device, lab: Lab, dial: Dial, version: str, protocol: str
+) -> None:
+    """Clients in two tables, of one address down to the port; a third is not theirs."""
+    await plug(device, lab, "a", "b", "office")
+    await backend(lab.hosts["office"], "told", "192.0.2.9:8443", expects_header=True)
+    frontends = [frontend(table, table, "10.0.0.10") for table in ("a", "b")]
+    pool = {"name": "main", "members": [{**TOLD, "routeTable": "routeTables/office", "address": "192.0.2.9"}]}
+    await device.apply(doc("vServices/web", protocol=protocol, frontends=frontends, pools=[pool | {"proxyProtocol": version}]))
+    await lab.hosts["a"].configure("addr add 10.0.0.7/24 dev eth0")
+    clients = [
+        await dial(lab.hosts["a"], "10.0.0.10"),
+        await dial(lab.hosts["b"], "10.0.0.10"),
+        await dial(lab.hosts["a"], "10.0.0.10", source="10.0.0.7"),
+    ]
+    # Three rounds: a connection to a member that were shared would tell of another client.
+    for client in [*clients, *reversed(clients), *clients]:
+        assert (await client.ask())["client"] == client.local
+
+
+@pytest.mark.parametrize("version", ["V1", "V2"])
+async def test_a_member_of_the_other_family_is_told_the_client_too(device: Device, lab: Lab, dial: Dial, version: str) -> None:
+    await plug_told(device, lab, "dmz", "a")
+    six = {**TOLD, "name": "six", "address": "fd00::5"}
+    frontends = frontend("four", "dmz", VIP, pool="six"), frontend("six", "dmz", VIP6, pool="four")
+    pools = [
+        {"name": "four", "members": [TOLD], "proxyProtocol": version},
+        {"name": "six", "members": [six], "proxyProtocol": version},
+    ]
+    await device.apply(doc("vServices/web", protocol="TCP", frontends=frontends, pools=pools))
+    for target in (VIP, f"[{VIP6}]:80"):
+        client = await dial(lab.hosts["dmz"], target)
+        assert (await client.ask())["client"] == client.local
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("protocol", ["TCP", "HTTP"])
+async def test_the_client_that_a_proxy_in_front_tells_of_reaches_the_member(
+    device: Device, lab: Lab, dial: Dial, version: Literal[1, 2], protocol: str
+) -> None:
+    await plug_told(device, lab, "dmz", "a")
+    await device.apply(single(TOLD, protocol=protocol, entry=IN, pool={"proxyProtocol": "V2"}))
+    for told, shown in (("198.51.100.77", "198.51.100.77:4711"), ("2001:db8:77::7", "[2001:db8:77::7]:4711")):
+        client = await dial(lab.hosts["dmz"], VIP, first=header(version, told))
+        assert [(await client.ask())["client"] for _ in range(2)] == [shown] * 2
+
+
+@pytest.mark.parametrize("protocol", ["TCP", "HTTP"])
+async def test_a_frontend_that_expects_the_header_serves_nobody_without(
+    device: Device, lab: Lab, dial: Dial, protocol: str
+) -> None:
+    await plug(device, lab, "dmz", "a")
+    await device.apply(single(A, protocol=protocol, entry=IN))
+    for first in (b"GET / HTTP/1.1\r\nHost: vip\r\n\r\n", b"PROXY NONSENSE\r\n", b"\r\n\r\n\0\r\nQUIT\n" + b"\xff" * 16):
+        client = await dial(lab.hosts["dmz"], VIP, first=first)
+        assert b"backend" not in await client.ended()
+    # A usual client that does tell.
+    done = await lab.hosts["dmz"].run(["curl", "-sS", "--max-time", "5", "--haproxy-protocol", f"http://{VIP}/"])
+    assert '"backend": "a"' in done.check().stdout
+
+
+async def test_a_frontend_that_expects_no_header_believes_none(device: Device, lab: Lab, dial: Dial) -> None:
+    """It is the first bytes of the client's own stream, for the member to make sense of."""
+    await plug_told(device, lab, "dmz", "a")
+    await device.apply(single(TOLD, pool={"proxyProtocol": "V1"}))
+    client = await dial(lab.hosts["dmz"], VIP, first=header(1, "198.51.100.77"))
+    assert (await client.ask())["client"] == client.local
+
+
+@pytest.mark.parametrize("protocol", ["TCP", "HTTP"])
+async def test_connections_beyond_the_limit_wait_until_one_ends(device: Device, lab: Lab, dial: Dial, protocol: str) -> None:
+    await plug(device, lab, "dmz", "a")
+    await device.apply(single(A, protocol=protocol, entry={"limits": {"maxConnections": 2}}))
+    clients = [await dial(lab.hosts["dmz"], VIP) for _ in range(3)]
+    assert [await client.name() for client in clients[:2]] == ["a", "a"]
+    assert await is_waiting(clients[2])
+    await clients[0].finish()
+    # What it asked before is answered now.
+    async with asyncio.timeout(LATE_S):
+        assert b"200 OK" in await clients[2].reader.readuntil(b"\r\n\r\n")
+
+
+@pytest.mark.parametrize("protocol", ["TCP", "HTTP"])
+async def test_one_client_beyond_its_limit_is_closed_and_another_one_served(
+    device: Device, lab: Lab, dial: Dial, protocol: str
+) -> None:
+    await plug(device, lab, "dmz", "a")
+    await lab.hosts["dmz"].configure(f"addr add {SECOND_SOURCE}/24 dev eth0")
+    await device.apply(single(A, protocol=protocol, entry={"limits": {"maxConnectionsPerClient": 2}}))
+    clients = [await dial(lab.hosts["dmz"], VIP) for _ in range(2)]
+    assert [await client.is_kept() for client in clients] == [True, True]
+    assert not await (await dial(lab.hosts["dmz"], VIP)).is_kept()
+    assert await (await dial(lab.hosts["dmz"], VIP, source=SECOND_SOURCE)).is_kept()
+    # Nobody who was in has noticed, and who leaves makes room.
+    assert [await client.is_kept() for client in clients] == [True, True]
+    await clients[0].finish()
+    assert await (await dial(lab.hosts["dmz"], VIP)).is_kept()
+
+
+async def test_clients_of_a_proxy_in_front_are_limited_each_for_itself(device: Device, lab: Lab, dial: Dial) -> None:
+    await plug(device, lab, "dmz", "a")
+    await device.apply(single(A, entry={**IN, "limits": {"maxConnectionsPerClient": 1}}))
+    told = "198.51.100.1", "198.51.100.2", "198.51.100.1"
+    clients = [await dial(lab.hosts["dmz"], VIP, first=header(2, client)) for client in told]
+    assert [await client.is_kept() for client in clients] == [True, True, False]
+
+
+async def test_one_client_is_limited_in_each_family_and_each_frontend_for_itself(device: Device, lab: Lab, dial: Dial) -> None:
+    await plug(device, lab, "dmz", "a")
+    limited = {"limits": {"maxConnectionsPerClient": 1}}
+    frontends = [frontend("four", "dmz", VIP) | limited, frontend("six", "dmz", VIP6) | limited]
+    pool = {"name": "main", "members": [A]}
+    await device.apply(doc("vServices/web", protocol="TCP", frontends=frontends, pools=[pool]))
+    targets = VIP, f"[{VIP6}]:80", VIP, f"[{VIP6}]:80"
+    clients = [await dial(lab.hosts["dmz"], target) for target in targets]
+    assert [await client.is_kept() for client in clients] == [True, True, False, False]
+
+
+async def test_connections_beyond_the_rate_wait_and_none_is_lost(device: Device, lab: Lab) -> None:
+    """20 come in at once, each further one when its time has come: 50 take 1.5 s."""
+    await plug(device, lab, "dmz", "a")
+    await device.apply(single(A, entry={"limits": {"maxConnectionRate": 20}}))
+    began = time.monotonic()
+    answers = await asyncio.gather(*(served_by(lab.hosts["dmz"], VIP, 10) for _ in range(5)))
+    took_s = time.monotonic() - began
+    assert [len(each) for each in answers] == [10] * 5
+    assert 1.0 < took_s < 1.5 + 2 * LATE_S
+
+
+async def test_connections_beyond_a_members_limit_wait_for_a_place(device: Device, lab: Lab, dial: Dial) -> None:
+    await plug(device, lab, "dmz", "a")
+    await device.apply(single({**A, "maxConnections": 1}, timeouts={"queue": "0.8s"}))
+    first = await dial(lab.hosts["dmz"], VIP)
+    assert await first.name() == "a"
+    second, third = await dial(lab.hosts["dmz"], VIP), await dial(lab.hosts["dmz"], VIP)
+    assert await is_waiting(second, 0.2)
+    await first.finish()
+    async with asyncio.timeout(LATE_S):
+        assert b"200 OK" in await second.reader.readuntil(b"\r\n\r\n")
+    # The third one's time is up while the second is there.
+    assert 0.8 - 0.3 < await seconds_until_end(third) < 0.8 + LATE_S
+
+
+async def test_a_full_member_leaves_its_clients_to_the_others(device: Device, lab: Lab, dial: Dial) -> None:
+    await plug(device, lab, "dmz", "a", "b")
+    await device.apply(single({**A, "maxConnections": 1}, B))
+    clients = [await dial(lab.hosts["dmz"], VIP) for _ in range(6)]
+    async with asyncio.timeout(LATE_S):
+        assert sorted([await client.name() for client in clients]) == ["a", *["b"] * 5]
+
+
+async def test_a_members_limit_is_changed_without_a_reload(device: Device, lab: Lab, dial: Dial) -> None:
+    await plug(device, lab, "dmz", "a")
+    await device.apply(single({**A, "maxConnections": 1}))
+    clients = [await dial(lab.hosts["dmz"], VIP) for _ in range(2)]
+    assert await clients[0].is_kept()
+    assert await is_waiting(clients[1])
+    await device.apply(single({**A, "maxConnections": 2}))
+    async with asyncio.timeout(LATE_S):
+        assert b"200 OK" in await clients[1].reader.readuntil(b"\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    ("protocol", "timeouts", "sent", "answer"),
+    [
+        ("TCP", {"clientIdle": "0.4s"}, b"", b""),
+        ("TCP", {"memberIdle": "0.4s"}, b"", b""),
+        ("HTTP", {"httpRequest": "0.4s"}, b"GET / HTTP/1.1\r\nHost:", b"HTTP/1.1 408 "),
+        ("HTTP", {"httpRequest": "0.4s"}, b"", b""),
+        ("HTTP", {"httpKeepAlive": "0.4s"}, b"GET / HTTP/1.1\r\nHost: vip\r\n\r\n", b"HTTP/1.1 200 "),
+        ("HTTP", {"clientIdle": "0.4s"}, b"POST / HTTP/1.1\r\nHost: vip\r\nContent-Length: 9\r\n\r\n", b""),
+    ],
+    ids=["client, TCP", "member, TCP", "half a request", "no request", "no further request", "half a body"],
+)
+async def test_who_is_silent_for_too_long_is_closed(
+    device: Device, lab: Lab, dial: Dial, protocol: str, timeouts: dict[str, str], sent: bytes, answer: bytes
+) -> None:
+    await plug(device, lab, "dmz", "a")
+    await device.apply(single(A, protocol=protocol, timeouts=timeouts))
+    began = time.monotonic()
+    client = await dial(lab.hosts["dmz"], VIP, first=sent)
+    received = await client.ended()
+    assert 0.4 - EARLY_S <= time.monotonic() - began < 0.4 + LATE_S
+    assert received.startswith(answer), received
+
+
+async def test_a_member_that_never_answers_costs_its_client_no_more_than_the_time_set(
+    device: Device, lab: Lab, dial: Dial
+) -> None:
+    await plug(device, lab, "dmz", "a")
+    silent = {**A, "port": 8082}
+
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(-1)
+        writer.close()
+
+    async with served(lab.hosts["a"], "10.0.0.5:8082", say_nothing):
+        await device.apply(single(silent, protocol="HTTP", timeouts={"memberIdle": "0.4s"}))
+        client = await dial(lab.hosts["dmz"], VIP)
+        began = time.monotonic()
+        status, _ = await client.exchange(b"GET / HTTP/1.1\r\nHost: vip\r\n\r\n")
+        assert status == 504
+        assert 0.4 - EARLY_S <= time.monotonic() - began < 0.4 + LATE_S
+
+
+async def test_who_keeps_speaking_is_not_closed(device: Device, lab: Lab, dial: Dial) -> None:
+    """Twice as long as the shortest silence that would end it."""
+    await plug(device, lab, "dmz", "a")
+    spec: dict[str, Any] = {"timeouts": {"clientIdle": "0.6s", "memberIdle": "0.6s"}}
+    await device.apply(single(A, **spec))
+    client = await dial(lab.hosts["dmz"], VIP)
+    began = time.monotonic()
+    while time.monotonic() - began < 1.2:
+        assert await client.name() == "a"
+        await asyncio.sleep(0.1)

@@ -1,0 +1,230 @@
+"""Members that are drained, disabled, added and changed while they serve, on the real HAProxy: who lives on, who is served by
+whom, and that what needs no reload makes none.
+"""
+
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from crossns.testing.device import Device, wait_until
+from crossns.testing.lab import Lab
+from tests.kernel.client import VIP, Client, Dial, backend, dial, reloads, single
+from tests.kernel.test_proxy import A, B, engine, frontend, is_refused, is_served, plug, served_by, vservice
+
+__all__ = ["dial"]  # a fixture
+pytestmark = [pytest.mark.kernel, pytest.mark.asyncio(loop_scope="module")]
+
+C = {"name": "c", "routeTable": "routeTables/a", "address": "10.0.0.5", "port": 8081}
+DRAIN, DISABLED, ENABLED = {"state": "DRAIN"}, {"state": "DISABLED"}, {"state": "ENABLED"}
+OTHER = vservice("other", frontend("dmz", "dmz", "203.0.113.11"), main=[A])
+
+
+async def both_held(device: Device, lab: Lab, dial: Dial, *members: dict[str, Any]) -> dict[str, Client]:
+    """One connection to each of two members that are served in turn, of vServices/web."""
+    await plug(device, lab, "dmz", "a", "b")
+    await device.apply(single(*(members or (A, B))))
+    clients = [await dial(lab.hosts["dmz"], VIP) for _ in range(2)]
+    return {await client.name(): client for client in clients}
+
+
+async def served_at(lab: Lab, target: str = VIP, count: int = 8) -> dict[str, int]:
+    return dict(Counter(await served_by(lab.hosts["dmz"], target, count)))
+
+
+async def killed(device: Device) -> None:
+    """HAProxy, and back again from the file that the launcher keeps."""
+    before = (await engine(device)).restarts
+    await device.kill("haproxy")
+
+    async def is_back() -> bool:
+        return (await engine(device)).restarts > before
+
+    await wait_until(is_back)
+
+
+async def test_a_drained_member_keeps_what_it_has_and_takes_nothing_new(device: Device, lab: Lab, dial: Dial) -> None:
+    clients = await both_held(device, lab, dial)
+    before = await reloads(device)
+    await device.apply(single({**A, **DRAIN}, B))
+    assert await served_at(lab) == {"b": 8}
+    assert await clients["a"].name() == "a"
+    assert await clients["b"].name() == "b"
+    await device.apply(single({**A, **ENABLED}, B))
+    assert await served_at(lab) == {"a": 4, "b": 4}
+    assert await clients["a"].name() == "a"
+    assert await reloads(device) == before
+
+
+async def test_a_disabled_member_ends_what_it_has_and_the_other_one_goes_on(device: Device, lab: Lab, dial: Dial) -> None:
+    clients = await both_held(device, lab, dial)
+    before = await reloads(device)
+    await device.apply(single({**A, **DISABLED}, B))
+    assert await clients["a"].ended() == b""
+    assert await clients["b"].name() == "b"
+    assert await served_at(lab) == {"b": 8}
+    await device.apply(single({**A, **ENABLED}, B))
+    assert await served_at(lab) == {"a": 4, "b": 4}
+    assert await reloads(device) == before
+
+
+async def test_a_member_that_is_drained_by_a_reload_keeps_what_it_has(device: Device, lab: Lab, dial: Dial) -> None:
+    clients = await both_held(device, lab, dial)
+    before = await reloads(device)
+    # Another way to choose is another structure.
+    await device.apply(single({**A, **DRAIN}, B, pool={"algorithm": "FIRST"}))
+    assert await reloads(device) > before
+    assert await served_at(lab) == {"b": 8}
+    assert await clients["a"].name() == "a"
+
+
+async def test_a_member_that_is_disabled_by_a_reload_ends_what_it_has(device: Device, lab: Lab, dial: Dial) -> None:
+    clients = await both_held(device, lab, dial)
+    before = await reloads(device)
+    await device.apply(single({**A, **DISABLED}, B, pool={"algorithm": "FIRST"}))
+    assert await reloads(device) > before
+    assert await clients["a"].ended() == b""
+    assert await clients["b"].name() == "b"
+    assert await served_at(lab) == {"b": 8}
+
+
+async def test_what_a_worker_from_before_a_reload_serves_ends_with_its_disabled_member(
+    device: Device, lab: Lab, dial: Dial
+) -> None:
+    clients = await both_held(device, lab, dial)
+    await device.apply(OTHER)
+    assert await clients["a"].name() == "a"
+    before = await reloads(device)
+    await device.apply(single({**A, **DISABLED}, B))
+    assert await reloads(device) == before
+    assert await clients["a"].ended() == b""
+    assert await clients["b"].name() == "b"
+
+
+async def test_a_pool_whose_members_are_all_drained_or_disabled_refuses_until_one_is_back(device: Device, lab: Lab) -> None:
+    await plug(device, lab, "dmz", "a", "b")
+    await device.apply(single({**A, **DRAIN}, {**B, **DISABLED}))
+    before = await reloads(device)
+    assert await is_refused(lab.hosts["dmz"], VIP)
+    await device.apply(single({**A, **DRAIN}, B))
+    assert await served_at(lab) == {"b": 8}
+    assert await reloads(device) == before
+
+
+async def test_requests_leave_a_drained_member_with_http_though_their_connection_stays(
+    device: Device, lab: Lab, dial: Dial
+) -> None:
+    await plug(device, lab, "dmz", "a", "b")
+    await device.apply(single(A, B, protocol="HTTP"))
+    client = await dial(lab.hosts["dmz"], VIP)
+    assert {await client.name() for _ in range(6)} == {"a", "b"}
+    for state in (DRAIN, DISABLED):
+        await device.apply(single({**A, **state}, B, protocol="HTTP"))
+        assert {await client.name() for _ in range(6)} == {"b"}
+    await device.apply(single(A, B, protocol="HTTP"))
+    assert {await client.name() for _ in range(6)} == {"a", "b"}
+
+
+async def test_a_member_in_a_table_that_its_pool_uses_already_comes_without_a_reload(
+    device: Device, lab: Lab, dial: Dial
+) -> None:
+    clients = await both_held(device, lab, dial)
+    await backend(lab.hosts["a"], "c", "10.0.0.5:8081")
+    before = await reloads(device)
+    await device.apply(single(A, B, C))
+    assert await served_at(lab, count=9) == {"a": 3, "b": 3, "c": 3}
+    assert await reloads(device) == before
+    assert await clients["a"].is_kept()
+
+
+async def test_more_members_than_there_is_room_for_come_with_a_reload_that_ends_nobody(
+    device: Device, lab: Lab, dial: Dial
+) -> None:
+    clients = await both_held(device, lab, dial)
+    ports = range(8081, 8087)
+    await backend(lab.hosts["a"], "many", *(f"10.0.0.5:{port}" for port in ports))
+    many = [{**A, "name": f"m{port}", "port": port} for port in ports]
+    before = await reloads(device)
+    await device.apply(single(A, B, *many))
+    assert await served_at(lab, count=16) == {"a": 2, "b": 2, "many": 12}
+    assert await reloads(device) > before
+    assert await clients["a"].is_kept()
+    assert await clients["b"].is_kept()
+
+
+@pytest.mark.parametrize(
+    ("change", "served"),
+    [
+        ({"port": 8081}, {"c": 4, "b": 4}),
+        ({"address": "10.0.0.6", "port": 8082}, {"d": 4, "b": 4}),
+        ({"address": "fd00::5", "port": 8083}, {"six": 4, "b": 4}),
+        ({"weight": 3}, {"a": 6, "b": 2}),
+        ({"port": 8081, "weight": 3}, {"c": 6, "b": 2}),
+    ],
+    ids=["port", "address", "family", "weight", "port and weight"],
+)
+async def test_a_member_is_changed_without_a_reload(
+    device: Device, lab: Lab, change: dict[str, Any], served: dict[str, int]
+) -> None:
+    await plug(device, lab, "dmz", "a", "b")
+    await lab.hosts["a"].configure("addr add 10.0.0.6/24 dev eth0")
+    for name, listen in (("c", "10.0.0.5:8081"), ("d", "10.0.0.6:8082"), ("six", "[fd00::5]:8083")):
+        await backend(lab.hosts["a"], name, listen)
+    await device.apply(single(A, B))
+    before = await reloads(device)
+    await device.apply(single({**A, **change}, B))
+    assert await served_at(lab) == served
+    assert await reloads(device) == before
+
+
+async def test_a_member_that_was_taken_away_is_served_no_more_and_its_place_is_used_again(device: Device, lab: Lab) -> None:
+    await plug(device, lab, "dmz", "a", "b")
+    await backend(lab.hosts["a"], "c", "10.0.0.5:8081")
+    for members, served in (((A, B, C), {"a", "b", "c"}), ((A, B), {"a", "b"}), ((B, C), {"b", "c"}), ((C, A), {"a", "c"})):
+        await device.apply(single(*members))
+        assert set(await served_at(lab, count=12)) == served
+
+
+async def test_a_killed_engine_starts_with_what_it_was_told_meanwhile(device: Device, lab: Lab) -> None:
+    """Members, addresses, weights and states that came without a reload."""
+    await plug(device, lab, "dmz", "a", "b")
+    await backend(lab.hosts["a"], "c", "10.0.0.5:8081")
+    await device.apply(single(A, B))
+    before = await reloads(device)
+    await device.apply(single(A, B, C))
+    await device.apply(single({**A, **DISABLED}, {**B, "weight": 3}, {**C, "name": "c"}))
+    await device.apply(single(A, {**B, "weight": 3}, {**C, **DRAIN}))
+    assert await reloads(device) == before
+    assert await served_at(lab) == {"a": 2, "b": 6}
+    await killed(device)
+    await wait_until(lambda: is_served(lab.hosts["dmz"], VIP))
+    assert await served_at(lab) == {"a": 2, "b": 6}
+    # Nothing had to be put right afterwards, and what has changed since is changed on the spot.
+    after = await reloads(device)
+    await device.apply(single(A, B, C))
+    assert await served_at(lab, count=9) == {"a": 3, "b": 3, "c": 3}
+    assert await reloads(device) == after
+
+
+async def test_a_restarted_proxy_goes_on_from_what_was_told_at_run_time(device: Device, lab: Lab) -> None:
+    await plug(device, lab, "dmz", "a", "b")
+    await device.apply(single(A, B))
+    before = await reloads(device)
+    await device.apply(single({**A, **DRAIN}, B))
+    await device.kill("proxy")
+    await wait_until(device.serves)
+    assert await served_at(lab) == {"b": 8}
+    await device.apply(single({**A, "weight": 3}, B))
+    assert await served_at(lab) == {"a": 6, "b": 2}
+    assert await reloads(device) == before
+
+
+async def test_two_pools_with_members_of_one_name_are_changed_each_for_itself(device: Device, lab: Lab) -> None:
+    await plug(device, lab, "dmz", "office", "a", "b")
+    frontends = frontend("dmz", "dmz", VIP, pool="one"), frontend("office", "office", "192.0.2.10", pool="two")
+    await device.apply(vservice("web", *frontends, one=[A, B], two=[A, B]))
+    before = await reloads(device)
+    await device.apply(vservice("web", *frontends, one=[{**A, **DRAIN}, B], two=[A, {**B, "weight": 3}]))
+    assert await served_at(lab) == {"b": 8}
+    assert Counter(await served_by(lab.hosts["office"], "192.0.2.10")) == {"a": 2, "b": 6}
+    assert await reloads(device) == before

@@ -1,0 +1,218 @@
+"""VIPs and ports of vServices in the real kernel: where an address is and how its neighbours hear of it, ranges of ports, and
+what belongs to whom.
+"""
+
+import asyncio
+import contextlib
+import ipaddress
+import json
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+
+from crossns import errors
+from crossns.testing.device import Device, doc
+from crossns.testing.lab import Cable, Host, Lab
+from tests.kernel.client import PATIENCE_S, VIP, VIP6, Dial, backend, dial, single
+from tests.kernel.privileged import socket_in
+from tests.kernel.test_proxy import NETWORKS, A, B, frontend, is_refused, is_served, plug, served_by, vservice
+from tests.kernel.view import addresses, ip, link
+
+__all__ = ["dial"]  # a fixture
+pytestmark = [pytest.mark.kernel, pytest.mark.asyncio(loop_scope="module")]
+
+# linux/if_ether.h
+_ETH_P_ALL = 0x0003
+_ARP, _IPV6 = b"\x08\x06", b"\x86\xdd"
+_ICMPV6, _NEIGHBOR_ADVERTISEMENT = 58, 136
+# The MAC address of the device's card.
+CARD_MAC = "02:00:00:00:00:01"
+
+
+def announced(frame: bytes) -> tuple[str, str] | None:
+    """(address, MAC) of an announcement to everybody: a gratuitous ARP (RFC 5227), an unsolicited NA (RFC 4861, 7.2.6)."""
+    kind, rest = frame[12:14], frame[14:]
+    if kind == _ARP and rest[14:18] == rest[24:28]:
+        return str(ipaddress.ip_address(rest[14:18])), rest[8:14].hex(":")
+    if kind == _IPV6 and rest[6] == _ICMPV6 and rest[40] == _NEIGHBOR_ADVERTISEMENT and rest[24] == 0xFF:
+        # An NA's one option is the link-layer address (type 2, of 8 bytes).
+        return str(ipaddress.ip_address(rest[48:64])), rest[66:72].hex(":")
+    return None
+
+
+@contextlib.asynccontextmanager
+async def listening(host: Host) -> AsyncIterator[Callable[[str], Awaitable[str]]]:
+    """Hears what is announced on the host's link; call it with an address to wait for its announcement, and the MAC told."""
+    loop = asyncio.get_running_loop()
+    with socket_in(host.namespace, socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL)) as ear:
+        ear.setblocking(False)  # noqa: FBT003 - the name of the parameter is the method's
+
+        async def hear(address: str) -> str:
+            async with asyncio.timeout(PATIENCE_S):
+                while True:
+                    told = announced(await loop.sock_recv(ear, 2048))
+                    if told is not None and told[0] == address:
+                        return told[1]
+
+        yield hear
+
+
+def lan(table: str, *given: str) -> str:
+    """The interface of `plug`, with addresses of choice."""
+    return doc(
+        f"interfaces/{table}-lan",
+        routeTable=f"routeTables/{table}",
+        linkName="lan",
+        physical={"linkName": f"card-{table}"},
+        addresses=given,
+    )
+
+
+async def neighbor(host: Host, address: str) -> str:
+    """The MAC address that the host takes `address` to have; "" for none."""
+    shown = await host.run(["ip", "-json", "neighbor", "show", address])
+    return next((each.get("lladdr", "") for each in json.loads(shown.check().stdout or "[]")), "")
+
+
+async def test_a_vip_stays_until_its_last_vservice_goes(device: Device, lab: Lab) -> None:
+    await plug(device, lab, "dmz", "a")
+    first = vservice("first", frontend("fe", "dmz", VIP, 80), main=[A])
+    second = vservice("second", frontend("fe", "dmz", VIP, 81), frontend("too", "dmz", VIP, 82), main=[A])
+    await device.apply(first, second)
+    assert f"{VIP}/32" in await addresses("lan", "dmz")
+    await device.delete("vServices/first")
+    assert f"{VIP}/32" in await addresses("lan", "dmz")
+    assert await is_served(lab.hosts["dmz"], f"{VIP}:81")
+    # One of its own two goes.
+    await device.apply(vservice("second", frontend("fe", "dmz", VIP, 81), main=[A]))
+    assert await is_served(lab.hosts["dmz"], f"{VIP}:81")
+    await device.delete("vServices/second")
+    assert f"{VIP}/32" not in await addresses("lan", "dmz")
+    assert "203.0.113.1/24" in await addresses("lan", "dmz")
+
+
+async def test_a_vip_that_no_link_holds_is_on_the_loopback_and_is_served_over_a_gateway(device: Device, lab: Lab) -> None:
+    await plug(device, lab, "a")
+    host = await lab.host("far", Cable("card-dmz"), ["10.7.0.9/24"], ["10.7.0.1"])
+    await device.apply(doc("routeTables/dmz"), lan("dmz", "10.7.0.1/24"), single(A))
+    assert f"{VIP}/32" in await addresses("lo", "dmz")
+    assert set(await served_by(host, VIP)) == {"a"}
+
+
+@pytest.mark.parametrize(("vip", "network"), [(VIP, "203.0.113.1/24"), (VIP6, "2001:db8:1::1/64")], ids=["IPv4", "IPv6"])
+async def test_a_vip_moves_to_the_link_that_comes_to_hold_it_and_is_announced(
+    device: Device, lab: Lab, vip: str, network: str
+) -> None:
+    await plug(device, lab, "a")
+    entire = f"{vip}/{ipaddress.ip_address(vip).max_prefixlen}"
+    await device.apply(doc("routeTables/dmz"), single(A, entry={"address": vip}))
+    assert entire in await addresses("lo", "dmz")
+    host = await lab.host("dmz", Cable("card-dmz", card_mac=CARD_MAC), NETWORKS["dmz"][1])
+    async with listening(host) as hear:
+        await device.apply(lan("dmz", network))
+        assert await hear(vip) == CARD_MAC
+    assert entire in await addresses("lan", "dmz")
+    assert entire not in await addresses("lo", "dmz")
+    assert await is_served(host, f"[{vip}]" if ":" in vip else vip)
+    # And back where it was when the link goes.
+    await device.delete("interfaces/dmz-lan")
+    assert entire in await addresses("lo", "dmz")
+
+
+@pytest.mark.parametrize("vip", [VIP, VIP6], ids=["IPv4", "IPv6"])
+async def test_a_new_vip_is_announced_and_replaces_what_neighbours_knew(device: Device, lab: Lab, vip: str) -> None:
+    """Such as of an appliance that had the address before."""
+    await plug(device, lab, "dmz", "a")
+    host = lab.hosts["dmz"]
+    await host.configure(f"neighbor replace {vip} lladdr 02:00:00:00:00:99 dev eth0 nud stale")
+    card = await link("lan", "dmz")
+    assert card is not None
+    async with listening(host) as hear:
+        await device.apply(single(A, entry={"address": vip}))
+        assert await hear(vip) == card["address"]
+    assert await neighbor(host, vip) == card["address"]
+    assert await is_served(host, f"[{vip}]" if ":" in vip else vip)
+
+
+async def test_an_announced_vip_is_added_to_its_link_but_once(device: Device, lab: Lab) -> None:
+    """A host route of its own, whatever else the link holds: no second network, no other source address."""
+    await plug(device, lab, "dmz", "a")
+    await device.apply(single(A), vservice("other", frontend("fe", "dmz", VIP, 81), main=[A]))
+    shown = await ip("address", "show", "dev", "lan", table="dmz")
+    found = [each for each in shown[0]["addr_info"] if each["local"] == VIP]
+    assert [each["prefixlen"] for each in found] == [32]
+    assert (await ip("route", "get", "203.0.113.9", table="dmz"))[0]["prefsrc"] == "203.0.113.1"
+
+
+@pytest.mark.parametrize("protocol", ["TCP", "HTTP"])
+async def test_each_port_of_a_range_leads_to_the_same_port_of_its_member(device: Device, lab: Lab, protocol: str) -> None:
+    await plug(device, lab, "dmz", "a", "b")
+    for port in range(8000, 8004):
+        for table in ("a", "b"):
+            await backend(lab.hosts[table], f"{table}{port}", f"10.0.0.5:{port}")
+    members = {**A, "port": 0}, {**B, "port": 0}
+    await device.apply(single(*members, protocol=protocol, entry={"port": 8000, "endPort": 8003}))
+    for port in range(8000, 8004):
+        assert sorted(await served_by(lab.hosts["dmz"], f"{VIP}:{port}", 4)) == sorted([f"a{port}", f"b{port}"] * 2)
+    for port in (7999, 8004):
+        assert await is_refused(lab.hosts["dmz"], f"{VIP}:{port}")
+
+
+async def test_a_range_leads_to_one_port_where_its_member_has_one(device: Device, lab: Lab) -> None:
+    await plug(device, lab, "dmz", "a")
+    await device.apply(single(A, entry={"address": VIP6, "port": 60000, "endPort": 61023}))
+    for port in (60000, 60500, 61023):
+        assert set(await served_by(lab.hosts["dmz"], f"[{VIP6}]:{port}", 2)) == {"a"}
+
+
+async def test_a_range_that_shrinks_gives_its_ports_back(device: Device, lab: Lab, dial: Dial) -> None:
+    await plug(device, lab, "dmz", "a", "b")
+    await device.apply(single(A, entry={"port": 8000, "endPort": 8003}))
+    last = await dial(lab.hosts["dmz"], f"{VIP}:8003")
+    assert await last.name() == "a"
+    await device.apply(single(A, entry={"port": 8000, "endPort": 8001}))
+    assert await is_refused(lab.hosts["dmz"], f"{VIP}:8003")
+    await device.apply(vservice("other", frontend("fe", "dmz", VIP, 8003), main=[B]))
+    assert set(await served_by(lab.hosts["dmz"], f"{VIP}:8003")) == {"b"}
+    # Whoever was served there still is.
+    assert await last.name() == "a"
+
+
+@pytest.mark.parametrize(
+    ("ports", "is_taken"),
+    [
+        *[(taken, True) for taken in ((80, 0), (89, 0), (85, 86), (70, 80), (89, 99), (70, 99))],
+        *[(free, False) for free in ((90, 99), (70, 79), (79, 0), (90, 0))],
+    ],
+    ids=str,
+)
+async def test_ports_of_a_vip_belong_to_one_vservice(device: Device, ports: tuple[int, int], is_taken: bool) -> None:
+    await device.apply(doc("routeTables/dmz"), doc("routeTables/a"))
+    await device.apply(single(A, entry={"port": 80, "endPort": 89}))
+    port, end_port = ports
+    second = vservice("second", frontend("fe", "dmz", VIP, port) | {"endPort": end_port}, main=[A])
+    if not is_taken:
+        await device.apply(second)
+        return
+    with pytest.raises(errors.AlreadyExists, match="vServices/web") as raised:
+        await device.apply(second, wait=False)
+    assert raised.value.reason == "VIP_TAKEN"
+
+
+async def test_the_same_vip_and_port_belong_to_another_vservice_in_another_table(device: Device, lab: Lab) -> None:
+    await plug(device, lab, "a", "b")
+    for table, member in (("a", B), ("b", A)):
+        await device.apply(vservice(f"in-{table}", frontend("fe", table, "10.0.0.10", 80), main=[member]))
+    assert set(await served_by(lab.hosts["a"], "10.0.0.10")) == {"b"}
+    assert set(await served_by(lab.hosts["b"], "10.0.0.10")) == {"a"}
+
+
+async def test_a_refused_change_leaves_the_vservice_serving_as_it_was(device: Device, lab: Lab) -> None:
+    await plug(device, lab, "dmz", "a", "b")
+    other = vservice("other", frontend("fe", "dmz", VIP, 81), main=[B])
+    await device.apply(single(A), other)
+    with pytest.raises(errors.AlreadyExists):
+        await device.apply(single(B, entry={"port": 80, "endPort": 81}), wait=False)
+    assert set(await served_by(lab.hosts["dmz"], VIP)) == {"a"}
+    assert set(await served_by(lab.hosts["dmz"], f"{VIP}:81")) == {"b"}
