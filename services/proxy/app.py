@@ -16,11 +16,12 @@ async def build(context: Context) -> App:
         loop.trigger(unit)
 
     layout = context.settings.layout
+    counting, access_log = driver.Counting(layout), driver.AccessLog(layout)
     checker = driver.Checker(layout, context.token, world.targets, wake)
     device = driver.Device(layout, context.token, settings.from_environ(os.environ), lambda: checker.down, wake)
     rooms = Rooms(world, plan.plan, plan.report, device)
     loop = Reconciler(rooms, context.backend, context.snapshot, context.keys, context.fence, {model.COLLECTION: registry})
     services = {
-        "crossns.v1.VServices": (v_service_pb2_grpc.add_VServicesServicer_to_server, servicer.VServices(registry)),
+        "crossns.v1.VServices": (v_service_pb2_grpc.add_VServicesServicer_to_server, servicer.VServices(registry, counting.read)),
     }
-    return App(services, (loop.run, checker.run))
+    return App(services, (loop.run, checker.run, counting.run, access_log.run))

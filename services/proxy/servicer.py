@@ -1,21 +1,27 @@
 """The proxy's gRPC methods: VServices. They store what is wanted; nothing here touches the device."""
 
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from crossns import names, standard, store
 from crossns.registry import Registry
 from crossns.resource import Claim, Draft, Kind, Reference, Resource
 from crossns.v1 import v_service_pb2, v_service_pb2_grpc
-from services.proxy import model
+from services.proxy import model, plan
 
 
 def registry(backend: store.Store, keys: names.Keys) -> Registry:
     return Registry(backend, keys, V_SERVICE)
 
 
+# What HAProxy has counted of sections of its file; EngineUnavailable where it does not answer.
+Count = Callable[[Sequence[str]], Awaitable[plan.Totals]]
+
+
 class VServices(v_service_pb2_grpc.VServicesServicer):
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, count: Count | None = None) -> None:
         self._registry = registry
+        self._count = count or _nothing
 
     async def GetVService(self, request: Any, _context: Any) -> Any:
         return await standard.get(self._registry, request)
@@ -31,6 +37,18 @@ class VServices(v_service_pb2_grpc.VServicesServicer):
 
     async def DeleteVService(self, request: Any, _context: Any) -> Any:
         return await standard.delete(self._registry, request)
+
+    async def GetVServiceStatistics(self, request: Any, _context: Any) -> Any:
+        """Zeros for one that HAProxy does not know of yet: there may be none."""
+        message = await standard.get(self._registry, request)
+        vservice = model.v_service(message)
+        is_known = any(part.service == plan.SERVICE for part in message.status.frontends)
+        totals = await self._count(plan.sections(vservice)) if is_known else plan.Totals()
+        return plan.statistics(vservice, totals)
+
+
+async def _nothing(_sections: Sequence[str]) -> plan.Totals:
+    return plan.Totals()
 
 
 def draft(message: Resource) -> Draft:

@@ -31,6 +31,11 @@ def test_demo_shows_service_and_isolation_within_the_time() -> None:
         assert row.count("answers") == 1
     assert "● VIP 203.0.113.10:80" in text
     assert text.count("● 10.0.0.5:8080") == 2
+    assert "✓ new connections are answered: 40 by backend-b\n" in text
+    assert re.search(r"✓ new connections are answered: \d+ by backend-a, \d+ by backend-b", text)
+    assert re.search(r"✓ \d+ answered on kept connections, \d+ on new ones, 0 lost", text)
+    for kind, number in (("launcher", "1"), ("agent", "5"), ("haproxy", "2"), ("gateway", "1")):
+        assert re.search(rf"^ +{kind} +{number} .*\d+\.\d", text, re.MULTILINE)
     assert "✗" not in text
     assert "$ crossns apply -f examples/two-tenants.yaml" in text
 

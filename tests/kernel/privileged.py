@@ -42,8 +42,9 @@ class Tree:
         assert self._process
         return self._process.pid
 
-    async def start(self) -> None:
-        self._process = await proc.start(_LAUNCHER, output=None)
+    async def start(self, output: int | None = None) -> None:
+        """What it says goes to the file descriptor `output`, or to ours."""
+        self._process = await proc.start(_LAUNCHER, output=output)
         await wait_until(self._is_ready)
 
     async def end(self, number: signal.Signals = signal.SIGKILL) -> None:

@@ -4,10 +4,12 @@ import asyncio
 import contextlib
 import hashlib
 import os
+import re
 import signal
 import socket
+import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ import pytest_asyncio
 from crossns import errors, operation
 from crossns.launcher import Launcher
 from crossns.testing.device import wait_until
-from tests.kernel.privileged import LAYOUT, Tree, address, process_status, refusal, running_for_a_module, tree
+from tests.kernel.privileged import LAYOUT, Tree, address, process_status, refusal, running_for_a_module, socket_in, tree
 
 __all__ = ["running_for_a_module", "tree"]
 pytestmark = [pytest.mark.kernel, pytest.mark.needs("haproxy"), pytest.mark.asyncio(loop_scope="module")]
@@ -24,6 +26,8 @@ pytestmark = [pytest.mark.kernel, pytest.mark.needs("haproxy"), pytest.mark.asyn
 VIP, PORT = "10.0.0.1", 8080
 # The goal for an engine that died.
 BACK_MAX_S = 1.0
+# What HAProxy rests before it tries again to open a listener, where it may tell its former worker to pause.
+PAUSE_S = 2.0
 
 
 def config(front: operation.Namespace, back: operation.Namespace) -> str:
@@ -42,6 +46,28 @@ frontend f
 backend b
     server s {VIP}:9090 namespace {back.table}.{back.cookie}
 """
+
+
+def with_listeners(text: str, ports: Sequence[int]) -> str:
+    """The same with further frontends, each with its own line for its listener."""
+    front = text[text.index("frontend f") : text.index("\nbackend b") + 1]
+    return text + "".join(front.replace("frontend f", f"frontend f{port}").replace(str(PORT), str(port)) for port in ports)
+
+
+def lines_of(text: str, ports: Sequence[int]) -> set[int]:
+    """Numbers of the lines that open the ports."""
+    return {number for number, line in enumerate(text.splitlines(), start=1) for port in ports if f"{VIP}:{port} " in line}
+
+
+@contextlib.contextmanager
+def held(name: str, ports: Sequence[int]) -> Iterator[None]:
+    """Ports of the VIP in the table that another process listens on."""
+    with contextlib.ExitStack() as stack:
+        for port in ports:
+            holder = stack.enter_context(socket_in(LAYOUT.netns / name, socket.AF_INET, socket.SOCK_STREAM))
+            holder.bind((VIP, port))
+            holder.listen()
+        yield
 
 
 async def table(tree: Tree, name: str) -> operation.Namespace:
@@ -68,12 +94,12 @@ async def backend(tree: Tree) -> AsyncIterator[operation.Namespace]:
     await server.wait_closed()
 
 
-async def is_served(tree: Tree, name: str) -> bool:
+async def is_served(tree: Tree, name: str, port: int = PORT) -> bool:
     """Whether a connection that is made in the table reaches the backend."""
     made = await (await tree.agent(name)).open_socket(operation.OpenSocket(family="inet", kind="stream"))
     with made, contextlib.suppress(OSError):
         async with asyncio.timeout(2):
-            await asyncio.get_running_loop().sock_connect(made, (VIP, PORT))
+            await asyncio.get_running_loop().sock_connect(made, (VIP, port))
             return await asyncio.get_running_loop().sock_recv(made, 64) == b"backend"
     return False
 
@@ -82,6 +108,20 @@ async def start(proxy: Launcher, text: str) -> operation.Engine:
     engine = await proxy.call(operation.StartEngine(engine="haproxy", config=text))
     assert isinstance(engine, operation.Engine)
     return engine
+
+
+async def save(proxy: Launcher, text: str) -> operation.Engine:
+    engine = await proxy.call(operation.SaveEngine(engine="haproxy", config=text))
+    assert isinstance(engine, operation.Engine)
+    return engine
+
+
+async def refused_start(proxy: Launcher, text: str) -> errors.CrossnsError:
+    return await refusal(proxy, operation.StartEngine(engine="haproxy", config=text))
+
+
+def digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 async def shown(proxy: Launcher) -> operation.Engine | None:
@@ -104,7 +144,7 @@ async def test_traffic_crosses_from_a_namespace_that_is_younger_than_the_engine(
     text = config(await table(tree, "young"), backend)
     second = await start(proxy, text)
     assert (second.pid, second.reloads) == (first.pid, first.reloads + 1)
-    assert second.config_digest == hashlib.sha256(text.encode()).hexdigest()
+    assert second.config_digest == digest(text)
     assert await is_served(tree, "young")
 
 
@@ -201,18 +241,144 @@ async def test_configuration_that_fails_only_when_it_starts_leaves_the_old_one(t
     proxy = await tree.launcher("proxy")
     text = config(await table(tree, "front"), backend)
     before = await start(proxy, text)
-    taken = await (await tree.agent("front")).open_socket(operation.OpenSocket(family="inet", kind="stream"))
-    with taken:
-        taken.bind((VIP, 8081))
-        taken.listen()
-        front = text[text.index("frontend f") : text.index("\nbackend b") + 1]
-        second = text + front.replace("frontend f", "frontend g").replace("8080", "8081")
-        assert (await refusal(proxy, operation.StartEngine(engine="haproxy", config=second))).reason == "ENGINE_REFUSED"
+    second = with_listeners(text, [8081])
+    with held("front", [8081]):
+        assert (await refused_start(proxy, second)).reason == "ENGINE_REFUSED"
         after = await shown(proxy)
         assert after
         assert (after.pid, after.config_digest) == (before.pid, before.config_digest)
         assert await is_served(tree, "front")
     assert (await start(proxy, second)).pid == before.pid
+
+
+@pytest.mark.parametrize("count", [1, 5, 70])
+@pytest.mark.parametrize("runs", [True, False])
+async def test_every_listener_that_cannot_be_opened_is_named_at_once(
+    tree: Tree, backend: operation.Namespace, count: int, *, runs: bool
+) -> None:
+    proxy = await tree.launcher("proxy")
+    text = config(await table(tree, "front"), backend)
+    if runs:
+        await start(proxy, text)
+    taken = range(9000, 9000 + count)
+    broken = with_listeners(text, [8081, *taken, 8082])
+    with held("front", taken):
+        began = time.monotonic()
+        refused = await refused_start(proxy, broken)
+        assert time.monotonic() - began < PAUSE_S
+    assert (type(refused), refused.reason) == (errors.PermanentError, "ENGINE_REFUSED")
+    named = {int(number) for number in re.findall(r"Binding \[[^]]*:(\d+)\]", refused.message)}
+    assert named == lines_of(broken, taken)
+    assert "Address already in use" in refused.message
+    assert (await shown(proxy) is not None) == runs == bool(engines())
+
+
+async def test_words_of_an_engine_reach_the_answer_and_the_log_of_a_later_launcher(
+    tree: Tree, backend: operation.Namespace
+) -> None:
+    text = config(await table(tree, "front"), backend)
+    await start(await tree.launcher("proxy"), text)
+    await tree.end()
+    with tempfile.TemporaryFile("w+") as log, held("front", [8081]):
+        await tree.start(log.fileno())
+        refused = await refused_start(await tree.launcher("proxy"), with_listeners(text, [8081]))
+        assert "Binding [" in refused.message
+        log.seek(0)
+        assert "haproxy: [ALERT]" in log.read()
+
+
+async def test_first_configuration_that_fails_when_it_starts_leaves_no_engine(tree: Tree, backend: operation.Namespace) -> None:
+    proxy = await tree.launcher("proxy")
+    text = config(await table(tree, "front"), backend)
+    with held("front", [PORT]):
+        await refused_start(proxy, text)
+    assert (await shown(proxy), engines()) == (None, [])
+    await start(proxy, text)
+    assert await is_served(tree, "front")
+
+
+@pytest.mark.parametrize("taken", [(8081,), ()])
+async def test_launcher_that_died_during_a_reload_finds_out_how_it_went(
+    tree: Tree, backend: operation.Namespace, taken: Sequence[int]
+) -> None:
+    proxy = await tree.launcher("proxy")
+    text = config(await table(tree, "front"), backend)
+    before = await start(proxy, text)
+    second = with_listeners(text, [8081])
+    with held("front", taken):
+        # A master that does not answer keeps the launcher waiting.
+        os.kill(before.pid, signal.SIGSTOP)
+        asked = asyncio.ensure_future(start(proxy, second))
+        await wait_until(lambda: digest(second) == on_trial())
+        await tree.end()
+        assert isinstance((await asyncio.gather(asked, return_exceptions=True))[0], errors.TemporaryError)
+        os.kill(before.pid, signal.SIGCONT)
+        await tree.start()
+        proxy = await tree.launcher("proxy")
+        await wait_until(lambda: _is_settled(proxy))
+    after = await shown(proxy)
+    assert after
+    assert (after.pid, after.config_digest) == (before.pid, digest(text if taken else second))
+    assert await is_served(tree, "front", PORT if taken else 8081)
+
+
+def on_trial() -> str:
+    """Digest of the configuration that the engine is to come up with, "" where none is on trial."""
+    path = LAYOUT.engine_dir("haproxy").with_name("haproxy.cfg")
+    return digest(path.read_text()) if path.with_suffix(".former").exists() else ""
+
+
+async def _is_settled(proxy: Launcher) -> bool:
+    return not on_trial() and isinstance(await proxy.call(operation.ListEngines()), operation.Engines)
+
+
+async def test_saved_configuration_counts_from_the_next_start_on(tree: Tree, backend: operation.Namespace) -> None:
+    proxy = await tree.launcher("proxy")
+    text = config(await table(tree, "front"), backend)
+    before, running = await start(proxy, text), engines()
+    second = with_listeners(text, [8081])
+    saved = await save(proxy, second)
+    assert (saved.pid, saved.reloads, saved.config_digest) == (before.pid, before.reloads, digest(second))
+    assert await shown(proxy) == saved
+    assert engines() == running
+    assert [await is_served(tree, "front", port) for port in (PORT, 8081)] == [True, False]
+    os.kill(before.pid, signal.SIGKILL)
+    await wait_until(lambda: is_served(tree, "front", 8081))
+    assert await is_served(tree, "front")
+
+
+async def test_saved_configuration_starts_the_engine_where_none_runs(tree: Tree, backend: operation.Namespace) -> None:
+    proxy = await tree.launcher("proxy")
+    text = config(await table(tree, "front"), backend)
+    with held("front", [PORT]):
+        refused = await refusal(proxy, operation.SaveEngine(engine="haproxy", config=text))
+        assert "Binding [" in refused.message
+    saved = await save(proxy, text)
+    assert saved.pid in engines()
+    assert await is_served(tree, "front")
+
+
+@pytest.mark.parametrize("line", ["    timeout wurst 5\n", "program x\n"])
+async def test_configuration_that_is_refused_is_not_saved(tree: Tree, backend: operation.Namespace, line: str) -> None:
+    proxy = await tree.launcher("proxy")
+    text = config(await table(tree, "front"), backend)
+    before = await start(proxy, text)
+    assert (await refusal(proxy, operation.SaveEngine(engine="haproxy", config=text + line))).reason == "ENGINE_REFUSED"
+    assert await shown(proxy) == before
+
+
+async def test_what_is_asked_for_at_once_is_done_in_its_order(tree: Tree, backend: operation.Namespace) -> None:
+    proxy = await tree.launcher("proxy")
+    text = config(await table(tree, "front"), backend)
+    texts = [with_listeners(text, range(8081, 8081 + number)) for number in range(4)]
+    asked = [start(proxy, texts[0]), save(proxy, texts[1]), start(proxy, texts[2]), save(proxy, texts[3])]
+    done = await asyncio.gather(*asked)
+    assert [engine.config_digest for engine in done] == [digest(each) for each in texts]
+    assert [engine.reloads - done[0].reloads for engine in done] == [0, 0, 1, 1]
+    assert [await is_served(tree, "front", port) for port in (8081, 8082, 8083)] == [True, True, False]
+    stopped = proxy.call(operation.StopEngine(engine="haproxy"))
+    await asyncio.gather(start(proxy, texts[1]), stopped)
+    assert (await shown(proxy), engines()) == (None, [])
 
 
 async def test_stopped_engine_stays_away(tree: Tree, backend: operation.Namespace) -> None:
@@ -244,7 +410,7 @@ async def test_engine_runs_with_two_capabilities_under_its_own_uid(tree: Tree, b
     for pid in engines():
         status = process_status(pid)
         assert {status[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {kept}
-        assert (status["NoNewPrivs"], status["Uid"]) == ("1", str(LAYOUT.uid("haproxy")))
+        assert (status["NoNewPrivs"], status["Seccomp"], status["Uid"]) == ("1", "2", str(LAYOUT.uid("haproxy")))
     master = LAYOUT.haproxy_master.stat()
     assert (master.st_gid, master.st_mode & 0o777) == (LAYOUT.uid("proxy"), 0o660)
     with socket.socket(socket.AF_UNIX) as peer:

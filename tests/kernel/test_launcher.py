@@ -180,11 +180,12 @@ async def test_fence_outlives_the_launcher(tree: Tree) -> None:
 async def test_services_do_not_do_each_others_work(tree: Tree) -> None:
     proxy = await tree.launcher("proxy")
     assert (await refusal(proxy, operation.CreateNamespace(table="a"))).reason == "PERMISSION_DENIED"
-    engine = operation.StartEngine(engine="haproxy", config="")
-    assert (await refusal(await tree.launcher(), engine)).reason == "PERMISSION_DENIED"
+    launcher = await tree.launcher()
+    for engine in (operation.StartEngine(engine="haproxy", config=""), operation.SaveEngine(engine="haproxy", config="")):
+        assert (await refusal(launcher, engine)).reason == "PERMISSION_DENIED"
     counted = await proxy.call(operation.Statistics())
     assert isinstance(counted, operation.Counters)
-    assert (counted.refused, counted.writes) == (2, 0)
+    assert (counted.refused, counted.writes) == (3, 0)
     assert isinstance(await proxy.call(operation.ListNamespaces()), operation.Namespaces)
 
 

@@ -11,7 +11,8 @@ from rich.console import Console
 
 from crossns import errors, proc
 from crossns.cli import document, render
-from crossns.cli.demo import picture, proof
+from crossns.cli.demo import bill, maintenance, picture, proof
+from crossns.cli.processes import Process
 from crossns.cli.demo.stage import ACTORS, Stage
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "two-tenants.yaml"
@@ -158,3 +159,28 @@ def test_every_host_has_an_address_of_its_own_beside_what_it_shares() -> None:
     assert len({actor.own for actor in ACTORS}) == len(ACTORS)
     backends = [actor for actor in ACTORS if not actor.targets]
     assert len({(actor.addresses[:2], actor.cable.host_mac, actor.cable.card_mac) for actor in backends}) == 1
+
+
+@pytest.mark.parametrize(("by", "is_right"), [({"backend-b": 40}, True), ({"backend-a": 1, "backend-b": 39}, False), ({}, False)])
+def test_a_drained_member_that_answers_anything_new_is_a_fault(by: dict[str, int], *, is_right: bool) -> None:
+    assert maintenance.Step("crossns service drain web ipv4/a", by, {"backend-b"}).is_right == is_right
+
+
+@pytest.mark.parametrize(
+    ("kept", "new", "lost", "is_right"), [(400, 200, 0, True), (400, 200, 1, False), (199, 200, 0, False), (400, 99, 0, False)]
+)
+def test_nothing_lost_counts_only_under_load(kept: int, new: int, lost: int, *, is_right: bool) -> None:
+    assert maintenance.Throughout("traffic load", 2.0, kept, new, lost).is_right == is_right
+
+
+def test_the_bill_has_every_process_and_its_sum() -> None:
+    mib = 2**20
+    agents = [Process(f"agent {table}", pid, 1, 7 * mib) for pid, table in enumerate(("a", "b"))]
+    console = Console(width=110, file=io.StringIO())
+    console.print(bill.table([Process("launcher", 9, 1, 12 * mib), *agents]))
+    rows = [line.split() for line in cast("io.StringIO", console.file).getvalue().splitlines()]
+    assert rows[1:3] == [
+        ["launcher", "1", "12.0", "the", "privileged", "process"],
+        ["agent", "2", "7.0", "14.0", "one", "per", "route", "table"],
+    ]
+    assert rows[3] == ["in", "all", "3", "26.0"]

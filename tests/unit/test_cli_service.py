@@ -4,7 +4,8 @@ import asyncio
 import io
 import json
 import re
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
 from typing import Any, cast
 
 import click
@@ -12,8 +13,8 @@ import pytest
 import yaml
 
 from crossns import errors
-from crossns.cli import client, columns, completion, exits, member, part, render, root, statistics
-from crossns.v1 import status_pb2, v_service_pb2
+from crossns.cli import client, columns, completion, exits, member, part, progress, render, root, statistics
+from crossns.v1 import config_pb2, status_pb2, v_service_pb2
 
 READY, PENDING, ERROR = status_pb2.STATE_READY, status_pb2.STATE_PENDING, status_pb2.STATE_ERROR
 ENABLED, DRAIN = v_service_pb2.MEMBER_STATE_ENABLED, v_service_pb2.MEMBER_STATE_DRAIN
@@ -417,9 +418,10 @@ async def test_on_a_terminal_it_asks(device: Device, monkeypatch: pytest.MonkeyP
 
 
 async def test_enabling_needs_no_consent(device: Device) -> None:
-    device.service.spec.pools[1].members[0].state = DRAIN
-    assert await device.make("spare/a", ENABLED) == exits.DONE
-    assert states(device.service)["spare/a"] == "ENABLED"
+    # The other one is meant, too, and is the last that serves in its pool: nothing happens to it.
+    device.service.spec.pools[0].members[0].state = DRAIN
+    assert await device.make("a", ENABLED) == exits.DONE
+    assert states(device.service) == {"main/a": "ENABLED", "main/b": "ENABLED", "spare/a": "ENABLED"}
 
 
 async def test_without_waiting_the_status_is_nobodys_concern(device: Device) -> None:
@@ -514,3 +516,44 @@ def test_completion_of_names_is_silent_without_a_device(monkeypatch: pytest.Monk
     context.params = {"v_service": "web"}
     assert completion.services(context, cast("click.Parameter", None), "") == []
     assert completion.members(context, cast("click.Parameter", None), "") == []
+
+
+class Waited:
+    """A gateway whose Wait gives these answers, and then no more for `silence_s`."""
+
+    def __init__(self, *answers: config_pb2.WaitResponse, silence_s: float = 0) -> None:
+        self._answers, self._silence_s = answers, silence_s
+        self.config = SimpleNamespace(Wait=None)
+        self.connection = client.Connection("unix:x", None, 1)
+
+    async def stream(self, _method: Any, _request: Any) -> AsyncIterator[config_pb2.WaitResponse]:
+        for answer in self._answers:
+            yield answer
+        if self._silence_s:
+            await asyncio.sleep(self._silence_s)
+            raise errors.DeadlineExceeded("DEADLINE_EXCEEDED", "time is up")
+
+    async def status(self) -> int:
+        return await progress.wait(cast("client.Client", self), [progress.target("vServices/web")])
+
+
+def answer(state: status_pb2.State.ValueType, *types: str, done: bool = False) -> config_pb2.WaitResponse:
+    false = status_pb2.CONDITION_STATUS_FALSE
+    conditions = [status_pb2.Condition(type=each, status=false, message="main/b: it is down") for each in types]
+    return config_pb2.WaitResponse(name="vServices/web", done=done, state=state, conditions=conditions)
+
+
+@pytest.mark.parametrize("state", [status_pb2.STATE_DEGRADED, ERROR])
+async def test_members_that_are_down_are_a_note_and_no_failure(
+    state: status_pb2.State.ValueType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert await Waited(answer(state, "Healthy", done=True)).status() == exits.DONE
+    told = capsys.readouterr()
+    assert told.out == f"vServices/web is {status_pb2.State.Name(state).removeprefix('STATE_')}\n"
+    assert told.err == "note: vServices/web: main/b: it is down\n"
+
+
+async def test_what_may_be_in_error_for_its_members_only_is_not_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "_HOPELESS_S", 0.01)
+    assert await Waited(answer(ERROR, "Programmed"), silence_s=0.1).status() == exits.FAILED
+    assert await Waited(answer(ERROR, "Programmed", "Healthy"), silence_s=0.1).status() == exits.TIMED_OUT

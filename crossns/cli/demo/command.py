@@ -16,9 +16,9 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from crossns import errors, proc
-from crossns.cli import exits, running
-from crossns.cli.demo import picture, proof, stage
+from crossns import errors, proc, settings
+from crossns.cli import exits, processes, running
+from crossns.cli.demo import bill, maintenance, picture, proof, stage
 from crossns.testing import lab
 
 _FILE = "examples/two-tenants.yaml"
@@ -67,7 +67,8 @@ class _Demo:
             )
             await self._apply()
             await self._draw()
-            faults = [*await self._serve(), *await self._isolate(), *await self._compare()]
+            faults = [*await self._serve(), *await self._maintain(), *await self._isolate(), *await self._compare()]
+            self._pay()
             self._finish(faults)
             if keep:
                 await self._shell()
@@ -96,6 +97,27 @@ class _Demo:
             self._outcome(f"{served.answered} answered, {served.lost} lost: {counts or 'by nobody'}", is_right=served.is_right)
             faults += [] if served.is_right else [f"{served.client.name} was not served as it should be at {served.target}"]
         return faults
+
+    async def _maintain(self) -> list[str]:
+        self._title("A member is taken out and back, while a client asks 200 times a second and opens 100 connections besides")
+        faults = []
+
+        def show(step: maintenance.Step) -> None:
+            self._command(step.line)
+            counts = ", ".join(f"{count} by {name}" for name, count in step.by.items())
+            self._outcome(f"new connections are answered: {counts or 'by nobody'}", is_right=step.is_right)
+            if not step.is_right:
+                faults.append(f"`{step.line}` did not do what it says")
+
+        seen = await maintenance.maintain(self._stage, show)
+        self._command(seen.line)
+        text = f"{seen.kept} answered on kept connections, {seen.new} on new ones, {seen.lost} lost in {seen.seconds:.1f} s"
+        self._outcome(text, is_right=seen.is_right)
+        return faults if seen.is_right else [*faults, "the client lost requests, or asked too little to prove anything"]
+
+    def _pay(self) -> None:
+        self._title("What it costs, four route tables, `default` and all")
+        self._console.print(bill.table(processes.find(settings.from_environ(self._stage.environ).layout)))
 
     async def _isolate(self) -> list[str]:
         self._title("No network reaches another: from every host and table, by ping and TCP, to each host's own address")
@@ -168,7 +190,7 @@ def _cell(row: proof.Reached, actor: stage.Actor) -> str:
 
 _HINTS = (
     ("crossns status", "is all well?"),
-    ("crossns describe service web", "the vService with every frontend and member"),
+    ("crossns service show web", "every frontend, pool and member, and what came through it"),
     ("crossns table show tenant-a", "a table, and what is derived from its index"),
     ("crossns exec tenant-a -- ip address", "the same address in one tenant ..."),
     ("crossns exec tenant-b -- ip address", "... and in the other"),

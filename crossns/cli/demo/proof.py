@@ -71,8 +71,14 @@ async def serve(stage: Stage) -> list[Served]:
 async def _ask(stage: Stage, client: Actor, target: str) -> Served:
     options = f"--connections 0 --rate-new {_RATE} --requests {REQUESTS}"
     line = f"host {client.name} traffic load --target {target} {options}"
-    (counts,) = await _json_lines(stage, line, 1)
+    counts = await ask(stage, line)
     return Served(client, target, line, counts["new"]["ok"], counts["new"]["failed"], counts["by_backend"])
+
+
+async def ask(stage: Stage, line: str) -> dict[str, Any]:
+    """What a client counted that ended by itself."""
+    (counts,) = await _json_lines(stage, line, 1)
+    return dict(counts)
 
 
 async def isolate(stage: Stage) -> list[Reached]:

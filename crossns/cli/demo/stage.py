@@ -80,6 +80,10 @@ class Stage:
         """Run a command line as a reader would type it."""
         return await proc.run(shlex.split(line), environ=self.environ, directory=jail.CODE)
 
+    async def start(self, line: str) -> proc.Process:
+        """Start a command line that goes on while others run."""
+        return await proc.start(shlex.split(line), environ=self.environ, directory=jail.CODE)
+
 
 async def build(network: lab.Lab) -> Stage:
     """All hosts, each serving HTTP on all of its addresses, and the commands `host`, `traffic`, `crossns`."""

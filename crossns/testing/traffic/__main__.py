@@ -25,7 +25,7 @@ def _parser() -> argparse.ArgumentParser:
     client.add_argument("--rate", type=float, default=0, help="requests per second on all of them; 0 is as fast as they go")
     client.add_argument("--rate-new", type=float, default=0, help="further requests per second, each on a connection of its own")
     client.add_argument("--requests", type=int, default=0, help="end after this many; 0 is no limit")
-    client.add_argument("--seconds", type=float, default=10, help="end after this time")
+    client.add_argument("--seconds", type=float, default=10, help="end after this time, or on SIGTERM")
     client.add_argument("--timeout", type=float, default=5, help="seconds after which a request has failed")
     attempt = commands.add_parser("reach", help="try once to reach each target, all at once; exit status 0 when all answered")
     attempt.add_argument(

@@ -7,6 +7,7 @@ asyncio protocols, so that one core makes several thousand requests a second.
 import asyncio
 import math
 import os
+import signal
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -89,11 +90,15 @@ class Load:
         tally.failed[why] += 1
         self._finish_when_done()
 
+    def stop(self) -> None:
+        """What is under way is given up, uncounted."""
+        self.is_over = True
+        self._time.reschedule(asyncio.get_running_loop().time())
+
     def _finish_when_done(self) -> None:
         answered = sum(len(tally.latencies_ms) + tally.failed.total() for tally in (self.kept, self.new))
         if self.plan.requests and answered >= self.plan.requests:
-            self.is_over = True
-            self._time.reschedule(asyncio.get_running_loop().time())
+            self.stop()
 
     async def run(self) -> dict[str, object]:
         began = self.last_success = time.monotonic()
@@ -240,5 +245,7 @@ def _backend_of(body: bytes) -> str:
 
 
 async def run(plan: Plan) -> dict[str, object]:
-    """Carry out the plan; the counts as JSON values."""
-    return await Load(plan).run()
+    """Carry out the plan, or what SIGTERM leaves of it; the counts as JSON values."""
+    load = Load(plan)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, load.stop)
+    return await load.run()

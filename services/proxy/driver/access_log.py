@@ -1,14 +1,13 @@
 """The access log: takes what HAProxy says of each connection or request, and logs it as the process logs everything else.
 
-Wired by `app`, for as long as the process leads. HAProxy sends datagrams to a socket of ours and waits for nobody: what finds no
-socket, or a full one, is lost, and traffic goes on. Invariant: a wake-up takes a bounded number of lines, then others have a turn.
+Run by the app beside the loop. HAProxy sends datagrams to a socket of ours and waits for nobody: what finds no socket, or a full
+one, is lost, and traffic goes on. Invariant: a wake-up takes a bounded number of lines, then others have a turn.
 """
 
 import asyncio
 import logging
 import os
 import socket
-from collections.abc import Callable
 from pathlib import Path
 
 from crossns.layout import Layout
@@ -25,17 +24,11 @@ _MODE = 0o666
 log = logging.getLogger(__name__)
 
 
-def socket_path(layout: Layout) -> Path:
-    """Where HAProxy sends to."""
-    return layout.engine_dir("haproxy") / "log.sock"
-
-
 class AccessLog:
-    """`write` gets each record as fields of a log line."""
+    """Every line goes to the logger of this module: the message "access", and a field for each of the record."""
 
-    def __init__(self, path: Path, write: Callable[[dict[str, str | int]], None] | None = None) -> None:
-        self._path = path
-        self._write = write or _log
+    def __init__(self, layout: Layout) -> None:
+        self._path = layout.engine_dir("haproxy") / "log.sock"
 
     async def run(self) -> None:
         """Listen until cancelled; again, where the socket was taken away."""
@@ -52,7 +45,7 @@ class AccessLog:
             own = self._path.stat()
             loop.add_reader(receiver, self._take, receiver)
             try:
-                while os.path.samestat(own, self._path.stat()):
+                while os.path.samestat(own, self._path.stat()):  # noqa: ASYNC110 - a file that goes sets no event
                     await asyncio.sleep(_LOOK_S)
             finally:
                 loop.remove_reader(receiver)
@@ -64,7 +57,7 @@ class AccessLog:
             except BlockingIOError:
                 return
             if record := access.parse(line):
-                self._write(record.shown())
+                log.info("access", extra=record.shown())
 
 
 def _bound(path: Path) -> socket.socket:
@@ -80,7 +73,3 @@ def _bound(path: Path) -> socket.socket:
         receiver.close()
         raise
     return receiver
-
-
-def _log(fields: dict[str, str | int]) -> None:
-    log.info("access", extra=fields)

@@ -31,6 +31,8 @@ _RELOAD_MAX_S = 30.0
 _ROWS = 200
 # Frontends (1), backends (2) and servers (4).
 _KINDS = "7"
+# What an answer to `show stat` begins with.
+_ANSWERS = ("# pxname,", "No such proxy")
 _PROCESS = re.compile(r"^(\d+)\s+(master|worker)\s+\d.*?\s(\d+)d(\d+)h(\d+)m(\d+)s", re.MULTILINE)
 _POOL = re.compile(r"^vs\.([a-z0-9-]+)\.po\.", re.MULTILINE)
 
@@ -83,12 +85,18 @@ class Counting:
                 processes = await self._look()
                 pools = await master.ask(self._master_socket, [f"@!{processes.workers[0]} show backend"])
                 self._ledger.keep(set(_POOL.findall(pools)), processes.workers[1:])
-                if processes.workers[0] not in self._ending:
-                    hold = await Hold.connect(self._worker_socket)
-                    self._ending.setdefault(hold.pid, _Ending(hold, time.monotonic()))
-                    self._some_are_ending.set()
+                await self._hold(processes.workers[0])
         except errors.EngineUnavailable as error:
             log.debug("before a reload: %s", error.message)
+
+    async def _hold(self, current: int) -> None:
+        if current not in self._ending:
+            hold = await Hold.connect(self._worker_socket)
+            self._let_go(hold.pid)
+            self._ending[hold.pid] = _Ending(hold, time.monotonic())
+        else:
+            self._ending[current].since, self._ending[current].looks = time.monotonic(), 0
+        self._some_are_ending.set()
 
     async def run(self) -> None:
         """Read the workers that end, and let them go, until cancelled."""
@@ -109,14 +117,24 @@ class Counting:
     async def _attend(self, pid: int, ending: _Ending) -> None:
         ending.looks += 1
         try:
-            if await ending.hold.is_done():
-                async with self._lock:
-                    await self._take(pid, await ending.hold.ask(f"show stat -1 {_KINDS} -1"))
-            elif time.monotonic() < ending.since + _RELOAD_MAX_S or await ending.hold.is_stopping():
-                return
+            state = await ending.hold.look()
         except errors.EngineUnavailable as error:
             log.info("a worker of HAProxy ended before all that it counted was read: %s", error.message)
-        self._let_go(pid)
+            self._let_go(pid)
+            return
+        if (state.is_done and await self._is_read(pid)) or (
+            not state.is_stopping and time.monotonic() > ending.since + _RELOAD_MAX_S
+        ):
+            self._let_go(pid)
+
+    async def _is_read(self, worker: int) -> bool:
+        """Everything that it counted. Through the master: on its own socket a worker does not tell the servers' addresses."""
+        try:
+            async with self._lock:
+                await self._take(worker, await master.ask(self._master_socket, [f"@!{worker} show stat -1 {_KINDS} -1"]))
+        except errors.EngineUnavailable:
+            return False
+        return True
 
     def _let_go(self, *pids: int) -> None:
         for pid in pids:
@@ -125,27 +143,28 @@ class Counting:
 
     async def _read(self, sections: Sequence[str]) -> plan.Totals:
         processes = await self._look()
-        now: dict[plan.Subject, tuple[int, int]] = {}
+        counts: dict[plan.Subject, plan.Counts] = {}
         for worker in processes.workers:
             answer = await master.ask(self._master_socket, [f"@!{worker} show stat {each} {_KINDS} -1" for each in sections])
-            if worker == processes.workers[0] and not answer.startswith(("# pxname,", "No such proxy")):
+            if worker == processes.workers[0] and not answer.startswith(_ANSWERS):
                 raise errors.EngineUnavailable("ENGINE_UNAVAILABLE", "HAProxy's worker does not tell what it counts")
-            for subject, (connections, queued) in (await self._take(worker, answer)).items():
-                before = now.get(subject, (0, 0))
-                now[subject] = (before[0] + connections, before[1] + queued)
-        subjects = now.keys() | {subject for subject in self._ledger.subjects(sections)}
-        counts = {each: plan.Counts(*now.get(each, (0, 0)), *self._ledger.total(each)) for each in subjects}
+            for row in await self._take(worker, answer):
+                subject, now = plan.subject(row), plan.Counts(row.connections, row.queued)
+                counts[subject] = counts.get(subject, plan.Counts()).plus(now)
+        for section in sections:
+            for subject, total in self._ledger.totals(section).items():
+                counts[subject] = counts.get(subject, plan.Counts()).plus(plan.Counts(0, 0, *total))
         return plan.Totals(self._ledger.since, counts)
 
-    async def _take(self, worker: int, answer: str) -> dict[plan.Subject, tuple[int, int]]:
-        """What it counts is added; the connections that it has now, and those that wait, are returned."""
-        now: dict[plan.Subject, tuple[int, int]] = {}
-        for number, row in enumerate(plan.rows(answer)):
+    async def _take(self, worker: int, answer: str) -> list[plan.Row]:
+        """What it counts is added; the rows that belong to what there is now are returned."""
+        taken: list[plan.Row] = []
+        for number, row in enumerate(plan.rows(answer), start=1):
             if self._ledger.take(worker, row):
-                now[plan.subject(row)] = (row.connections, row.queued)
-            if number % _ROWS == _ROWS - 1:
+                taken.append(row)
+            if number % _ROWS == 0:
                 await asyncio.sleep(0)
-        return now
+        return taken
 
     async def _look(self) -> _Processes:
         """Which processes there are now. Another master is another HAProxy, which counts from the start."""

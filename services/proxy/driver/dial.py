@@ -5,6 +5,7 @@ member accepts, or why it does not, or nothing: what goes wrong on the device's 
 """
 
 import asyncio
+import contextlib
 import errno
 import logging
 import random
@@ -26,16 +27,19 @@ ENGINE = "haproxy"
 TIMEOUT_S = 1.0
 # How long an agent that did not answer is left alone.
 _REST = Backoff(0.25, 2.0, 4.0)
-# asm-generic/socket.h
+# asm-generic/socket.h; net/tcp_states.h
 _SO_NETNS_COOKIE = 71
+_SYN_SENT = 2
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 # What the network or the member says. All else (no files, memory or ports left) is about this device.
 _WORDS = {
+    errno.ETIMEDOUT: f"does not answer within {TIMEOUT_S:g} s",
     errno.ECONNREFUSED: "refuses connections",
     errno.ECONNRESET: "resets connections",
     errno.ENETUNREACH: "cannot be reached: no route leads to it",
     errno.EHOSTUNREACH: "cannot be reached: no host answers there, or a route or router says so",
     errno.EHOSTDOWN: "cannot be reached: its host is down",
+    errno.ENETDOWN: "cannot be reached: the link to it is down",
     errno.EINVAL: "cannot be reached: a blackhole route leads to it",
     errno.EACCES: "cannot be reached: a route or rule prohibits it",
     errno.EPERM: "cannot be reached: a rule prohibits it",
@@ -126,11 +130,7 @@ async def _connect(made: socket.socket, target: model.Target) -> str | None:
     left with a connection in TIME_WAIT, of which the table would collect 30 for each member. (So do HAProxy's own checks.)"""
     made.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-    try:
-        async with asyncio.timeout(TIMEOUT_S):
-            code = await _outcome(made, (str(target.address), target.port))
-    except TimeoutError:
-        return f"{target} does not answer within {TIMEOUT_S:g} s"
+    code = await _outcome(made, (str(target.address), target.port))
     if code == 0:
         return ""
     words = _WORDS.get(code)
@@ -146,10 +146,15 @@ async def _outcome(made: socket.socket, address: tuple[str, int]) -> int:
     settled = loop.create_future()
     loop.add_writer(made.fileno(), _settle, settled)
     try:
-        await settled
+        # The time may be up because this process was busy: whether there was an answer the kernel knows.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(TIMEOUT_S):
+                await settled
     finally:
         loop.remove_writer(made.fileno())
-    return made.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    is_waiting = made.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _SYN_SENT
+    # Where it waits still, a router may have told why.
+    return made.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) or (errno.ETIMEDOUT if is_waiting else 0)
 
 
 def _settle(future: asyncio.Future[None]) -> None:

@@ -7,6 +7,7 @@ worker's own (management guide, 9.3), not one through the master: those do not o
 
 import asyncio
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -16,9 +17,17 @@ from crossns import errors
 _ANSWER_MAX_S = 5.0
 # Ends every answer once `prompt` was said.
 _PROMPT = b"\n> "
-# 5,000 vServices with 4 members each are 10 MB.
-_ANSWER_MAX_BYTES = 64 * 1024 * 1024
-_FIELD = re.compile(r"^(Pid|Stopping|Jobs|Unstoppable Jobs): (\d+)$", re.MULTILINE)
+_FIELDS = ("Pid", "Stopping", "Jobs", "Unstoppable Jobs")
+_FIELD = re.compile(rf"^({'|'.join(_FIELDS)}): (\d+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """`is_stopping`: it takes nothing new; `is_done`: it has no listener and no connection any more but that of a Hold."""
+
+    pid: int
+    is_stopping: bool
+    is_done: bool
 
 
 class Hold:
@@ -33,27 +42,22 @@ class Hold:
     async def connect(cls, path: Path) -> Self:
         """To the worker that is current; EngineUnavailable where there is none."""
         try:
-            hold = cls(*await asyncio.open_unix_connection(path, limit=_ANSWER_MAX_BYTES))
+            hold = cls(*await asyncio.open_unix_connection(path))
         except OSError as error:
             raise _unavailable(str(error)) from error
         try:
-            await hold.ask("prompt")
-            hold.pid = (await hold._info())["Pid"]
+            await hold._ask("prompt")
+            hold.pid = (await hold.look()).pid
         except BaseException:
             hold.close()
             raise
         return hold
 
-    async def is_stopping(self) -> bool:
-        return bool((await self._info())["Stopping"])
-
-    async def is_done(self) -> bool:
-        """Whether it is stopping, and has no listener and no connection but this one."""
-        info = await self._info()
-        return bool(info["Stopping"]) and info["Jobs"] - info["Unstoppable Jobs"] <= 1
-
-    async def ask(self, command: str) -> str:
+    async def look(self) -> State:
         """EngineUnavailable where the worker has ended."""
+        return state(await self._ask("show info"))
+
+    async def _ask(self, command: str) -> str:
         try:
             async with asyncio.timeout(_ANSWER_MAX_S):
                 self._writer.write(f"{command}\n".encode())
@@ -66,11 +70,14 @@ class Hold:
         """The worker ends, where it has nothing else to do."""
         self._writer.close()
 
-    async def _info(self) -> dict[str, int]:
-        found = {name: int(value) for name, value in _FIELD.findall(await self.ask("show info"))}
-        if len(found) < 4:
-            raise _unavailable("it does not tell what it does")
-        return found
+
+def state(text: str) -> State:
+    """`show info`; EngineUnavailable where it is none."""
+    found = {name: int(value) for name, value in _FIELD.findall(text)}
+    if len(found) < len(_FIELDS):
+        raise _unavailable("it does not tell what it does")
+    is_stopping = bool(found["Stopping"])
+    return State(found["Pid"], is_stopping, is_stopping and found["Jobs"] - found["Unstoppable Jobs"] <= 1)
 
 
 def _unavailable(words: str) -> errors.EngineUnavailable:

@@ -4,7 +4,7 @@ Kept by `driver.counting`, one for each run of HAProxy. Invariant: totals only g
 and what it said of a vService that was deleted is never added to another one of the same name.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
@@ -80,7 +80,8 @@ class Ledger:
 
     def __init__(self, since: float) -> None:
         self.since = since
-        self._totals: dict[Subject, tuple[int, ...]] = {}
+        # By section and part.
+        self._totals: dict[str, dict[Subject, tuple[int, ...]]] = {}
         # What each worker has said at most, by section and name.
         self._said: dict[int, dict[tuple[str, str], tuple[int, ...]]] = {}
         # The ids of the vServices that are the same ones in a worker as now; a worker that is not here has no other ones.
@@ -95,18 +96,19 @@ class Ledger:
         # A connection that a member did not accept is first counted for it, then taken away.
         most = said[row.section, row.name] = tuple(map(max, before, row.growing))
         if most != before:
-            total = self._totals.get(subject(row), (0,) * len(most))
-            self._totals[subject(row)] = tuple(sum(each) - was for *each, was in zip(total, most, before, strict=True))
+            totals = self._totals.setdefault(row.section, {})
+            total = totals.get(subject(row), (0,) * len(most))
+            totals[subject(row)] = tuple(so_far + now - was for so_far, now, was in zip(total, most, before, strict=True))
         return True
 
-    def total(self, subject: Subject) -> tuple[int, ...]:
-        """In the order of Counts."""
-        return self._totals.get(subject, ())
+    def totals(self, section: str) -> Mapping[Subject, tuple[int, ...]]:
+        """What grows, in the order of Counts."""
+        return self._totals.get(section, {})
 
     def keep(self, vservices: Collection[str], ending: Iterable[int]) -> None:
         """The current worker has `vservices` (ids); what the workers `ending` know of others is of deleted ones."""
         present = frozenset(vservices)
-        self._totals = {subject: total for subject, total in self._totals.items() if _vservice(subject.section) in present}
+        self._totals = {section: totals for section, totals in self._totals.items() if _vservice(section) in present}
         for worker in ending:
             self._same[worker] = self._same.get(worker, present) & present
 

@@ -6,6 +6,7 @@ import itertools
 import logging
 import os
 import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -273,6 +274,19 @@ async def test_a_fenced_process_checks_nothing_more(agent: Agent, port: Port, ca
     async with checking(Wanted(port.target, *others)) as checker:
         await until(lambda: f"no member is checked any more: {words}" in caplog.messages)
         assert (checker.down, len(asyncio.all_tasks())) == ({}, 2)
+
+
+async def test_an_answer_that_came_while_this_process_was_busy_counts(
+    agent: Agent, port: Port, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dial, "TIMEOUT_S", 0.01)
+    dialler = dial.Dialler(Layout(), operation.Token(1, 1))
+    # Behind the attempt's own first step: then the time is up already when it is looked for the answer.
+    asyncio.get_running_loop().call_soon(time.sleep, 0.05)
+    assert await dialler.attempt(port.target) == ""
+    port.close()
+    asyncio.get_running_loop().call_soon(time.sleep, 0.05)
+    assert await dialler.attempt(port.target) == f"{port.target} refuses connections"
 
 
 class Dialler:
