@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import yaml
 from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
@@ -24,6 +25,7 @@ _NULL = "tag:yaml.org,2002:null"
 # What a document may hold. `get -o yaml` prints the rest of a resource too: it says what is, and is not read back.
 _READ = ("kind", "name", "labels", "spec")
 _OUTPUT_ONLY = ("status", "etag", "createTime", "updateTime", "deleteTime", "generation", "reconciling")
+_DURATION = "google.protobuf.Duration"
 _NUMBER = re.compile(r"-?[0-9]+")
 # Of 64 bits with its sign. Python refuses to read thousands of digits.
 _DIGITS_MAX = 20
@@ -147,12 +149,24 @@ def _set(message: Message, field: FieldDescriptor, key: Node, value: Node, place
             raise place.wrong(value, f"{path} is a list: write `- ...` below it, or [...]")
         for item in value.value:
             _append(message, field, item, place, path)
+    elif field.message_type is not None and field.message_type.full_name == _DURATION:
+        _set_duration(getattr(message, field.name), value, place, path)
     elif field.message_type is not None:
         part = getattr(message, field.name)
         part.SetInParent()
         _fill(part, value, place, path)
     else:
         setattr(message, field.name, _scalar(field, value, place, path))
+
+
+def _set_duration(duration: Duration, node: Node, place: _Place, path: str) -> None:
+    """As proto-JSON has it: seconds with at most nine digits behind the point, and an `s`."""
+    text = _text(node, place, path)
+    try:
+        duration.FromJsonString(text)
+    except ValueError:
+        raise place.wrong(node, f"{path} is a time such as 0.5s or 3600s, not {errors.bounded(text)!r}") from None
+    duration.SetInParent()
 
 
 def _append(message: Message, field: FieldDescriptor, item: Node, place: _Place, path: str) -> None:

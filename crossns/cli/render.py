@@ -10,6 +10,7 @@ from typing import Any
 import click
 import yaml
 from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -83,7 +84,7 @@ def _value(field: FieldDescriptor, value: Any) -> Any:
 
 
 def _single(field: FieldDescriptor, value: Any) -> Any:
-    if isinstance(value, Timestamp):
+    if isinstance(value, Timestamp | Duration):
         return value.ToJsonString()
     if isinstance(value, Message):
         return fields(value)

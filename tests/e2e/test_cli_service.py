@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from crossns import proc
 from crossns.testing.device import Device, doc
 from crossns.testing.lab import Cable, Host, Lab
 from tests.e2e.terminal import CROSSNS, ENVIRON, crossns
@@ -72,6 +73,13 @@ async def served_by(client: Host, count: int = 8) -> list[str]:
     return [json.loads(line)["backend"] for line in answers.check().stdout.splitlines()]
 
 
+async def hold(client: Host) -> tuple[str, proc.Process]:
+    """A connection that stays, and who serves it."""
+    held = await client.start([sys.executable, "-c", HOLD, VIP])
+    assert held.stdout is not None
+    return json.loads(await held.stdout.readline())["backend"], held
+
+
 def member(shown: str, name: str) -> list[str]:
     """The words of a member's line on the screen of `service show`."""
     (line,) = re.findall(rf"^  {name} .*$", shown.partition("\nmembers:\n")[2].partition("\nrequests")[0], re.MULTILINE)
@@ -116,9 +124,7 @@ async def test_drained_member_takes_nothing_new_until_it_is_enabled_again(device
 async def test_drain_until_idle_waits_for_the_last_connection(device: Device, lab: Lab) -> None:
     client = await plug(device, lab)
     await device.apply(web("TCP", A))
-    held = await client.start([sys.executable, "-c", HOLD, VIP])
-    assert held.stdout is not None
-    assert json.loads(await held.stdout.readline())["backend"] == "a"
+    _, held = await hold(client)
     await device.apply(web())
     timed_out = await command("service", "drain", "web", "a", "--until-idle", "--timeout", "2")
     assert timed_out.returncode == 3
@@ -128,16 +134,14 @@ async def test_drain_until_idle_waits_for_the_last_connection(device: Device, la
     assert (await idle).endswith("main/a of vServices/web has no connection left\n")
 
 
-async def test_disabled_member_loses_what_it_has(device: Device, lab: Lab) -> None:
+async def test_disabled_member_loses_what_it_has_and_others_do_not(device: Device, lab: Lab) -> None:
     client = await plug(device, lab)
-    await device.apply(web("TCP", A))
-    held = await client.start([sys.executable, "-c", HOLD, VIP])
-    assert held.stdout is not None
-    assert json.loads(await held.stdout.readline())["backend"] == "a"
     await device.apply(web())
+    held = dict([await hold(client) for _ in range(2)])
     assert await done("service", "disable", "web", "a") == "main/a of vServices/web is DISABLED\n"
-    assert await asyncio.wait_for(held.wait(), 10) == 0
+    assert await asyncio.wait_for(held["a"].wait(), 10) == 0
     assert set(await served_by(client)) == {"b"}
+    assert held["b"].returncode is None
     assert await done("service", "enable", "web", "a") == "main/a of vServices/web is ENABLED\n"
 
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -131,11 +132,12 @@ async def ready_again(device: Device, table: str, dead: int) -> None:
 
 
 async def check_served_soon(device: Device, client: Path) -> None:
-    """WEB is READY, and it is the member in the new namespace that answers."""
+    """WEB is READY, it is the member in the new namespace that answers, and no worker from before accepts any more."""
 
     async def is_served() -> bool:
         with contextlib.suppress(OSError, EOFError):
-            return await device.state(WEB.name) == "READY" and await answer(client, WEB.target) == "s1"
+            is_answered = await answer(client, WEB.target) == "s1"
+            return is_answered and await device.state(WEB.name) == "READY" and len(await workers(device)) == 1
         return False
 
     began = time.monotonic()
@@ -145,6 +147,12 @@ async def check_served_soon(device: Device, client: Path) -> None:
 
 async def cookie_of(device: Device, table: str) -> int:
     return (await device.client.identity(f"routeTables/{table}")).netns_cookie
+
+
+async def workers(device: Device) -> set[str]:
+    """Who accepts WEB's connections."""
+    listening = await inside(device.layout.netns / WEB.table, "ss", "-Hltnp", "src", WEB.target)
+    return set(re.findall(r"pid=\d+", listening))
 
 
 async def check_moved(client: Path, dead: Path) -> None:

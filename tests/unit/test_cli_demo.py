@@ -12,8 +12,8 @@ from rich.console import Console
 from crossns import errors, proc
 from crossns.cli import document, render
 from crossns.cli.demo import bill, maintenance, picture, proof
-from crossns.cli.processes import Process
 from crossns.cli.demo.stage import ACTORS, Stage
+from crossns.cli.processes import Process
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "two-tenants.yaml"
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from google.protobuf import duration_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -70,6 +71,12 @@ resources = st.one_of(
     ),
     st.just(interface_pb2.Interface(name="interfaces/a", spec=interface_pb2.InterfaceSpec(dummy=interface_pb2.DummyLink()))),
     st.just(v_service_pb2.VService(name="vServices/a")),
+    st.builds(
+        lambda connect: v_service_pb2.VService(
+            name="vServices/a", spec=v_service_pb2.VServiceSpec(timeouts=v_service_pb2.Timeouts(connect=connect))
+        ),
+        st.builds(duration_pb2.Duration, seconds=st.integers(0, 86400), nanos=st.integers(0, 999_999_999)),
+    ),
 )
 
 
@@ -174,3 +181,9 @@ def test_what_is_wrong_is_told_with_its_place(text: str, line: str, words: str) 
         document.parse(text, "file.yaml")
     assert raised.value.message.startswith(f"file.yaml:{line}: ")
     assert words in raised.value.message
+
+
+@pytest.mark.parametrize("text", ["5", "1h", "{seconds: 5}", "s", "1e3s", "[5s]"])
+def test_a_time_is_seconds_with_an_s(text: str) -> None:
+    with pytest.raises(errors.InvalidSpec, match="connect is"):
+        document.parse(f"kind: VService\nname: vServices/a\nspec: {{timeouts: {{connect: {text}}}}}", "f.yaml")

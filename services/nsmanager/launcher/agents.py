@@ -77,7 +77,11 @@ class Agents:
     def ensure(self, fork: Fork, done: Done) -> None:
         """Adopt or fork the agent; `done(None)` when it answers, an error when it does not in time."""
         agent = self._agents.get(fork.table)
-        if agent and (agent.leaving or agent.fork.cookie != fork.cookie):
+        if agent and agent.fork.cookie != fork.cookie and not agent.leaving:
+            # Its namespace was destroyed under it, and it may still be in what is left.
+            self.end(fork.table, agent.fork.cookie, lambda: self.ensure(fork, done))
+            return
+        if agent and agent.leaving:
             done(errors.AgentUnavailable("AGENT_UNAVAILABLE", f"the former agent of {fork.table} is still ending: try again"))
             return
         if agent is None:

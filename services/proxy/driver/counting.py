@@ -104,7 +104,8 @@ class Counting:
             while True:
                 await self._some_are_ending.wait()
                 for pid, ending in list(self._ending.items()):
-                    await self._attend(pid, ending)
+                    if await self._is_over(pid, ending):
+                        self._let_go(pid)
                 if not self._ending:
                     self._some_are_ending.clear()
                 elif any(ending.looks < _SOON_LOOKS for ending in self._ending.values()):
@@ -114,27 +115,27 @@ class Counting:
         finally:
             self._let_go(*self._ending)
 
-    async def _attend(self, pid: int, ending: _Ending) -> None:
+    async def _is_over(self, pid: int, ending: _Ending) -> bool:
+        """Whether the worker need not be kept any longer."""
         ending.looks += 1
         try:
             state = await ending.hold.look()
         except errors.EngineUnavailable as error:
             log.info("a worker of HAProxy ended before all that it counted was read: %s", error.message)
-            self._let_go(pid)
-            return
-        if (state.is_done and await self._is_read(pid)) or (
-            not state.is_stopping and time.monotonic() > ending.since + _RELOAD_MAX_S
-        ):
-            self._let_go(pid)
+            return True
+        if state.is_done:
+            return await self._is_read(pid)
+        return not state.is_stopping and time.monotonic() > ending.since + _RELOAD_MAX_S
 
     async def _is_read(self, worker: int) -> bool:
         """Everything that it counted. Through the master: on its own socket a worker does not tell the servers' addresses."""
         try:
             async with self._lock:
-                await self._take(worker, await master.ask(self._master_socket, [f"@!{worker} show stat -1 {_KINDS} -1"]))
+                answer = await master.ask(self._master_socket, [f"@!{worker} show stat -1 {_KINDS} -1"])
+                await self._take(worker, answer)
         except errors.EngineUnavailable:
             return False
-        return True
+        return answer.startswith(_ANSWERS)
 
     def _let_go(self, *pids: int) -> None:
         for pid in pids:
