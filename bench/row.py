@@ -7,7 +7,7 @@ the machine does meanwhile happens to all of them; the same contestant against i
 import statistics
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 SAMPLES_MIN = 5
 
@@ -27,16 +27,36 @@ class Series:
     def median(self) -> float:
         return statistics.median(self.samples)
 
+    @property
+    def control_ratio(self) -> float | None:
+        """The contestant against itself: its odd runs against its even ones."""
+        return _ratio(statistics.median(self.samples[1::2]), statistics.median(self.samples[0::2]))
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """A bound of what a row shows: of its median, in its unit, or of its ratio to the other contestant."""
+
+    bound: float
+    of: Literal["median", "ratio"] = "median"
+    sense: Literal["at most", "at least"] = "at most"
+
+    def __str__(self) -> str:
+        return f"{'ratio ' if self.of == 'ratio' else ''}{'<=' if self.sense == 'at most' else '>='} {self.bound:g}"
+
+    def holds_for(self, value: float) -> bool:
+        return value <= self.bound if self.sense == "at most" else value >= self.bound
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """`goal` is the most that the median may be, in `unit`; it is printed, not written."""
+    """`goal` is printed, not written; a bare number is the most that the median may be."""
 
     slug: str
     unit: str
     measured: Series
     against: Series | None = None
-    goal: float | None = None
+    goal: Goal | float | None = None
 
     @property
     def area(self) -> str:
@@ -48,13 +68,32 @@ class Row:
 
     @property
     def control_ratio(self) -> float | None:
-        """The same contestant's odd runs against its even ones."""
-        samples = self.measured.samples
-        return _ratio(statistics.median(samples[1::2]), statistics.median(samples[0::2]))
+        return self.measured.control_ratio
+
+    @property
+    def spread(self) -> float | None:
+        """How far from 1 a ratio of equals may be here: the control ratio of that contestant that is less like itself."""
+        if self.against is None:
+            return None
+        controls = (self.measured.control_ratio, self.against.control_ratio)
+        return max(abs(control - 1) for control in controls if control is not None) if None not in controls else None
+
+    @property
+    def bound(self) -> Goal | None:
+        return Goal(self.goal) if isinstance(self.goal, float | int) else self.goal
 
     @property
     def is_met(self) -> bool:
-        return self.goal is None or self.measured.median <= self.goal
+        """A ratio within the spread is that of equals: it meets what 1 meets."""
+        bound = self.bound
+        if bound is None:
+            return True
+        if bound.of == "median":
+            return bound.holds_for(self.measured.median)
+        if self.ratio is None:
+            return False
+        are_equal = self.spread is not None and abs(self.ratio - 1) <= self.spread
+        return bound.holds_for(self.ratio) or (are_equal and bound.holds_for(1))
 
     def as_json(self) -> dict[str, Any]:
         return {

@@ -111,8 +111,8 @@ def _consequence(found: v_service_pb2.VService, pool: str, change: Change) -> st
     fronts = [columns.endpoint(front) for front in found.spec.frontends if part.pool_of(found, front) == pool]
     is_http = found.spec.protocol == v_service_pb2.PROTOCOL_HTTP
     fate = "requests would be answered 503" if is_http else "new connections would be closed"
-    living = "those that there are would end" if change.state == v_service_pb2.MEMBER_STATE_DISABLED else "others go on"
-    where = f"at {columns.few(fronts)} {fate}, {living}" if fronts else "no frontend leads there"
+    living = "end" if change.state == v_service_pb2.MEMBER_STATE_DISABLED else "go on"
+    where = f"at {columns.few(fronts)} {fate}, connections that there are would {living}" if fronts else "no frontend leads there"
     return f"No other member of the pool {pool} of {found.name} serves: {where}."
 
 

@@ -36,7 +36,7 @@ async def list_(api: Client, form: str) -> None:
 @options.output
 @client.remote()
 async def show(api: Client, name: str, form: str) -> None:
-    """Show the vService NAME: every frontend, pool and member, its state and what has come through it.
+    """Show the vService NAME with the state of every part and what came through.
 
     NOW are connections at present, TOTAL all so far; IN is what clients sent, OUT what they were sent.
 
@@ -103,7 +103,7 @@ async def enable(api: Client, v_service: str, name: str, *, yes: bool, no_wait: 
 @_changing
 @client.remote()
 async def disable(api: Client, v_service: str, name: str, *, yes: bool, no_wait: bool) -> int:
-    """Take MEMBER out at once: it takes nothing new, and what it has is ended. See `drain` for the gentle way.
+    """Let MEMBER take nothing new, and end what it has; `drain` is the gentle way.
 
     MEMBER is NAME, in every pool that has it, or POOL/NAME.
     """

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 from typing import Any
@@ -104,6 +106,23 @@ async def test_what_came_through_is_shown_with_every_part(device: Device, lab: L
     assert re.search(r"^  frontend dmz +6 +0 +6 +0 +0 +0 +0$", shown, re.MULTILINE)
     assert member(shown, "main/a")[1:8] == ["a", "10.0.0.5:8080", "1", "ENABLED", "READY", "0", str(members["main/a"])]
     assert re.search(rf"^web +READY +HTTP +dmz {VIP}:80 +1/1 +2/2$", await done("service", "list"), re.MULTILINE)
+
+
+async def test_without_statistics_everything_else_is_shown_with_a_note(device: Device, lab: Lab) -> None:
+    await plug(device, lab)
+    await device.apply(web())
+    frozen = device.pids("haproxy")
+    for pid in frozen:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        shown, as_json = await done("service", "show", "web"), await command("service", "show", "web", "-o", "json")
+    finally:
+        for pid in frozen:
+            os.kill(pid, signal.SIGCONT)
+    assert "nothing is counted at present: " in shown
+    assert member(shown, "main/a") == ["main/a", "a", "10.0.0.5:8080", "1", "ENABLED", "READY", *"-----"]
+    assert (as_json.returncode, json.loads(as_json.stdout)["statistics"]) == (0, None)
+    assert as_json.stderr.startswith("note: nothing is counted at present: ")
 
 
 async def test_drained_member_takes_nothing_new_until_it_is_enabled_again(device: Device, lab: Lab) -> None:

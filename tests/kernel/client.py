@@ -20,7 +20,7 @@ from tests.kernel.test_proxy import TRAFFIC, engine, frontend
 VIP, VIP6 = "203.0.113.10", "2001:db8:1::10"
 # What a loaded machine may take for what usually takes milliseconds.
 PATIENCE_S = 10.0
-_REQUEST = b"GET / HTTP/1.1\r\nHost: vip\r\n\r\n"
+REQUEST = b"GET / HTTP/1.1\r\nHost: vip\r\n\r\n"
 # Nothing else that a client meets is an end: neither silence nor half an answer.
 _ENDS = (ConnectionError, asyncio.IncompleteReadError)
 
@@ -37,18 +37,36 @@ class Client:
 
     async def ask(self) -> Answer:
         """One more request on this connection, and who answered it; it must be answered well."""
-        status, body = await self.exchange(_REQUEST)
+        self.send()
+        return await self.answered()
+
+    def send(self, request: bytes = REQUEST) -> None:
+        self.writer.write(request)
+
+    async def answer(self) -> tuple[int, bytes]:
+        """Status and body of the next answer."""
+        async with asyncio.timeout(PATIENCE_S):
+            head = await self.reader.readuntil(b"\r\n\r\n")
+            length = head.lower().partition(b"content-length:")[2].split(b"\r\n", 1)[0]
+            return int(head.split(b" ", 2)[1]), await self.reader.readexactly(int(length))
+
+    async def answered(self) -> Answer:
+        """What a backend of the lab tells in the next answer."""
+        status, body = await self.answer()
         assert status == 200, (status, body)
         answer: Answer = json.loads(body)
         return answer
 
-    async def exchange(self, request: bytes) -> tuple[int, bytes]:
-        """Status and body of the answer to a request."""
-        async with asyncio.timeout(PATIENCE_S):
-            self.writer.write(request)
-            head = await self.reader.readuntil(b"\r\n\r\n")
-            length = head.lower().partition(b"content-length:")[2].split(b"\r\n", 1)[0]
-            return int(head.split(b" ", 2)[1]), await self.reader.readexactly(int(length))
+    async def is_left_waiting(self, for_s: float) -> bool:
+        """Whether nothing comes for so long, neither an answer nor the end."""
+        try:
+            async with asyncio.timeout(for_s):
+                await self.reader.readuntil(b"\r\n\r\n")
+        except TimeoutError:
+            return True
+        except _ENDS:
+            return False
+        return False
 
     async def name(self) -> str:
         return (await self.ask())["backend"]

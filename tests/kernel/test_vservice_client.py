@@ -11,7 +11,7 @@ import pytest
 from crossns.testing.device import Device, doc
 from crossns.testing.lab import Lab
 from crossns.testing.traffic import proxy_header
-from tests.kernel.client import VIP, VIP6, Client, Dial, backend, dial, served, single
+from tests.kernel.client import REQUEST, VIP, VIP6, Client, Dial, backend, dial, served, single
 from tests.kernel.test_proxy import A, B, frontend, plug, served_by
 
 __all__ = ["dial"]  # a fixture
@@ -39,15 +39,6 @@ async def seconds_until_end(client: Client) -> float:
     began = time.monotonic()
     await client.ended()
     return time.monotonic() - began
-
-
-async def is_waiting(client: Client, for_s: float = 0.3) -> bool:
-    """Whether it is neither answered nor closed for so long."""
-    asked = asyncio.create_task(client.ask())
-    done, _ = await asyncio.wait([asked], timeout=for_s)
-    asked.cancel()
-    await asyncio.wait([asked])
-    return not done
 
 
 @pytest.mark.parametrize("version", ["V1", "V2"])
@@ -105,7 +96,7 @@ async def test_a_frontend_that_expects_the_header_serves_nobody_without(
 ) -> None:
     await plug(device, lab, "dmz", "a")
     await device.apply(single(A, protocol=protocol, entry=IN))
-    for first in (b"GET / HTTP/1.1\r\nHost: vip\r\n\r\n", b"PROXY NONSENSE\r\n", b"\r\n\r\n\0\r\nQUIT\n" + b"\xff" * 16):
+    for first in (REQUEST, b"PROXY NONSENSE\r\n", b"\r\n\r\n\0\r\nQUIT\n" + b"\xff" * 16):
         client = await dial(lab.hosts["dmz"], VIP, first=first)
         assert b"backend" not in await client.ended()
     # A usual client that does tell.
@@ -127,11 +118,11 @@ async def test_connections_beyond_the_limit_wait_until_one_ends(device: Device, 
     await device.apply(single(A, protocol=protocol, entry={"limits": {"maxConnections": 2}}))
     clients = [await dial(lab.hosts["dmz"], VIP) for _ in range(3)]
     assert [await client.name() for client in clients[:2]] == ["a", "a"]
-    assert await is_waiting(clients[2])
+    clients[2].send()
+    assert await clients[2].is_left_waiting(0.3)
     await clients[0].finish()
-    # What it asked before is answered now.
     async with asyncio.timeout(LATE_S):
-        assert b"200 OK" in await clients[2].reader.readuntil(b"\r\n\r\n")
+        assert (await clients[2].answered())["backend"] == "a"
 
 
 @pytest.mark.parametrize("protocol", ["TCP", "HTTP"])
@@ -182,16 +173,19 @@ async def test_connections_beyond_the_rate_wait_and_none_is_lost(device: Device,
 
 async def test_connections_beyond_a_members_limit_wait_for_a_place(device: Device, lab: Lab, dial: Dial) -> None:
     await plug(device, lab, "dmz", "a")
-    await device.apply(single({**A, "maxConnections": 1}, timeouts={"queue": "0.8s"}))
+    await device.apply(single({**A, "maxConnections": 1}, timeouts={"queue": "1.2s"}))
     first = await dial(lab.hosts["dmz"], VIP)
     assert await first.name() == "a"
-    second, third = await dial(lab.hosts["dmz"], VIP), await dial(lab.hosts["dmz"], VIP)
-    assert await is_waiting(second, 0.2)
+    second = await dial(lab.hosts["dmz"], VIP)
+    second.send()
+    assert await second.is_left_waiting(0.3)
+    third = await dial(lab.hosts["dmz"], VIP)
     await first.finish()
     async with asyncio.timeout(LATE_S):
-        assert b"200 OK" in await second.reader.readuntil(b"\r\n\r\n")
+        assert (await second.answered())["backend"] == "a"
     # The third one's time is up while the second is there.
-    assert 0.8 - 0.3 < await seconds_until_end(third) < 0.8 + LATE_S
+    assert 1.2 - 0.4 < await seconds_until_end(third) < 1.2 + LATE_S
+    assert await second.is_kept()
 
 
 async def test_a_full_member_leaves_its_clients_to_the_others(device: Device, lab: Lab, dial: Dial) -> None:
@@ -207,10 +201,11 @@ async def test_a_members_limit_is_changed_without_a_reload(device: Device, lab: 
     await device.apply(single({**A, "maxConnections": 1}))
     clients = [await dial(lab.hosts["dmz"], VIP) for _ in range(2)]
     assert await clients[0].is_kept()
-    assert await is_waiting(clients[1])
+    clients[1].send()
+    assert await clients[1].is_left_waiting(0.3)
     await device.apply(single({**A, "maxConnections": 2}))
     async with asyncio.timeout(LATE_S):
-        assert b"200 OK" in await clients[1].reader.readuntil(b"\r\n\r\n")
+        assert (await clients[1].answered())["backend"] == "a"
 
 
 @pytest.mark.parametrize(
@@ -220,7 +215,7 @@ async def test_a_members_limit_is_changed_without_a_reload(device: Device, lab: 
         ("TCP", {"memberIdle": "0.4s"}, b"", b""),
         ("HTTP", {"httpRequest": "0.4s"}, b"GET / HTTP/1.1\r\nHost:", b"HTTP/1.1 408 "),
         ("HTTP", {"httpRequest": "0.4s"}, b"", b""),
-        ("HTTP", {"httpKeepAlive": "0.4s"}, b"GET / HTTP/1.1\r\nHost: vip\r\n\r\n", b"HTTP/1.1 200 "),
+        ("HTTP", {"httpKeepAlive": "0.4s"}, REQUEST, b"HTTP/1.1 200 "),
         ("HTTP", {"clientIdle": "0.4s"}, b"POST / HTTP/1.1\r\nHost: vip\r\nContent-Length: 9\r\n\r\n", b""),
     ],
     ids=["client, TCP", "member, TCP", "half a request", "no request", "no further request", "half a body"],
@@ -251,8 +246,8 @@ async def test_a_member_that_never_answers_costs_its_client_no_more_than_the_tim
         await device.apply(single(silent, protocol="HTTP", timeouts={"memberIdle": "0.4s"}))
         client = await dial(lab.hosts["dmz"], VIP)
         began = time.monotonic()
-        status, _ = await client.exchange(b"GET / HTTP/1.1\r\nHost: vip\r\n\r\n")
-        assert status == 504
+        client.send()
+        assert (await client.answer())[0] == 504
         assert 0.4 - EARLY_S <= time.monotonic() - began < 0.4 + LATE_S
 
 

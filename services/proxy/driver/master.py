@@ -7,7 +7,7 @@ itself in a reload nobody answers for a moment; who must know tries again.
 import asyncio
 import csv
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,8 +25,9 @@ _WORKER = re.compile(r"^(\d+)\s+worker\s", re.MULTILINE)
 _STRUCTURE = re.compile(r"^description: (\w+)$", re.MULTILINE)
 # What HAProxy says to a change that it made, or that was made already.
 _DONE = re.compile(r"(IP changed|port changed|no need to change|.* already)")
-# What a worker has not there is nothing to be done about.
-_ABSENT = re.compile(r"No such (server|backend)")
+_SESSION = re.compile(r"^(0x[0-9a-f]+): .* be=(\S+) srv=(\S+) ", re.MULTILINE)
+# Commands on a line, which HAProxy reads into one buffer.
+_BATCH = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +68,13 @@ async def change(path: Path, op: plan.SetServer) -> None:
         raise errors.PermanentError("ENGINE_REFUSED", message)
 
 
-async def end_connections(path: Path, servers: Sequence[tuple[str, str]]) -> None:
-    """Of all workers, those that only finish what they have, too."""
-    workers = _WORKER.findall(await ask(path, ["show proc"]))
-    for section, name in servers:
-        await ask(path, [f"@!{worker} shutdown sessions server {section}/{name}" for worker in workers])
+async def end_connections(path: Path, servers: Collection[tuple[str, str]]) -> None:
+    """Of all workers. One that only finishes what it has knows of no server any more, but of its sessions."""
+    for worker in _WORKER.findall(await ask(path, ["show proc"])):
+        sessions = _SESSION.findall(await ask(path, [f"@!{worker} show sess"]))
+        ended = [f"@!{worker} shutdown session {id_}" for id_, section, name in sessions if (section, name) in servers]
+        for first in range(0, len(ended), _BATCH):
+            await ask(path, ended[first : first + _BATCH])
 
 
 def commands(op: plan.SetServer) -> list[str]:

@@ -84,6 +84,9 @@ def _fault_of(found: Address) -> str:
         return ""
     if found.ipv4_mapped is not None:
         return f"is an IPv4-mapped address: give {found.ipv4_mapped}"
+    if int(found) >> 32 == 0:
+        # HAProxy writes `::a00:5` as `::10.0.0.5`, and would not be seen to have it.
+        return "is an IPv4-compatible address, which nobody routes (RFC 4291): give an IPv4, a global or a unique local one"
     if found.is_link_local or found.scope_id is not None:
         return "is valid on one link only: give a global or unique local address"
     return ""

@@ -38,9 +38,10 @@ def _changes(wanted: Wish, observed: Observed) -> Iterator[SetServer]:
     """Those that rest first: whoever comes may follow somebody who leaves."""
     for (section, name), server in sorted(wanted.servers.items(), key=lambda each: (each[1].enabled, each[0])):
         seen = observed.servers[section][name]
-        is_ended = _is_disabled(wanted, section, name) and seen.connections > 0
-        if is_ended or not is_like(seen.server, server):
-            yield SetServer(section, name, seen.server, server, owner(section), is_ended)
+        is_disabled = _is_disabled(wanted, section, name)
+        if not is_like(seen.server, server) or (is_disabled and seen.connections):
+            # Workers from before may have connections, too.
+            yield SetServer(section, name, seen.server, server, owner(section), is_disabled)
 
 
 def is_like(seen: render.Server, wanted: render.Server) -> bool:

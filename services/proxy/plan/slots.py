@@ -32,7 +32,7 @@ def kept(pool: model.Pool, members: Mapping[str, render.Part], seen: Mapping[str
         free.remove(slot)
         taken[name] = slot
     owners = {slot: name for name, slot in taken.items()}
-    return [render.Slot(slot, each.id, owners.get(slot)) for slot, each in sorted(seen.items())]
+    return _ordered(render.Slot(slot, each.id, owners.get(slot)) for slot, each in seen.items())
 
 
 def fresh(pool: model.Pool, members: Mapping[str, render.Part], seen: Mapping[str, Seen]) -> Sequence[render.Slot]:
@@ -42,21 +42,27 @@ def fresh(pool: model.Pool, members: Mapping[str, render.Part], seen: Mapping[st
         ordered = [member.name for member in pool.members if member.name in members]
         return [render.Slot(_own(name, members[name]), number, name) for number, name in enumerate(ordered, start=1)]
     ids = {name: seen[slot].id for name, slot in held(members, seen)}
-    unused = (number for number in itertools.count(1) if number not in frozenset(ids.values()))
+    taken = frozenset(ids.values())
+    unused = (number for number in itertools.count(1) if number not in taken)
     own = [render.Slot(_own(name, part), ids.get(name) or next(unused), name) for name, part in sorted(members.items())]
-    return [*own, *(render.Slot(name, next(unused)) for name in _spares(members.values()))]
+    return _ordered([*own, *(render.Slot(name, next(unused)) for name in _spares(members.values()))])
 
 
 def held(members: Mapping[str, render.Part], seen: Mapping[str, Seen]) -> Iterator[tuple[str, str]]:
     """Who has a line already: (member, line)."""
     spare = sorted((slot for slot in seen if slot.startswith("_")), key=lambda slot: (seen[slot].server.enabled, slot))
     # Of two that point to the same the one in use.
-    pointing = {(_namespace(slot), seen[slot].server.socket): slot for slot in spare}
+    pointing = {(namespace(slot), seen[slot].server.socket): slot for slot in spare}
     for name, part in members.items():
         if _own(name, part) in seen:
             yield name, _own(name, part)
         elif slot := pointing.get((part.namespace, part.socket)):
             yield name, slot
+
+
+def _ordered(slots: Iterable[render.Slot]) -> Sequence[render.Slot]:
+    """The same lines are the same structure, whoever made them."""
+    return sorted(slots, key=lambda slot: slot.id)
 
 
 def _is_unused(slot: str, seen: Seen) -> bool:
@@ -66,7 +72,7 @@ def _is_unused(slot: str, seen: Seen) -> bool:
 
 def _can_take(slot: str, part: render.Part) -> bool:
     """HAProxy does not change a line to the port of arrival."""
-    return _namespace(slot) == part.namespace and not part.socket.endswith(":0")
+    return namespace(slot) == part.namespace and not part.socket.endswith(":0")
 
 
 def _spares(parts: Iterable[render.Part]) -> Iterator[str]:
@@ -78,5 +84,6 @@ def _own(name: str, part: render.Part) -> str:
     return f"{name}.{part.namespace}"
 
 
-def _namespace(slot: str) -> str:
+def namespace(slot: str) -> str:
+    """In which a line connects."""
     return slot.partition(".")[2]

@@ -28,12 +28,17 @@ class Wish:
 
 def wish(desired: model.Desired, observed: Observed) -> Wish:
     """With the running worker's lines where its structure can stay as it is."""
-    kept = _wish(desired, observed, slots.kept)
+    kept = _wish(desired, observed, slots.kept) if _could_start(observed) else None
     if kept is not None and kept.config.structure == observed.structure:
         return kept
     fresh = _wish(desired, observed, slots.fresh)
     assert fresh is not None  # noqa: S101 - there is a fresh line for everybody
     return fresh
+
+
+def _could_start(observed: Observed) -> bool:
+    """Whether HAProxy could start with the lines that it has: an unused one, too, must not name a namespace that is gone."""
+    return all(slots.namespace(name) in observed.namespaces for lines in observed.servers.values() for name in lines)
 
 
 def entered(desired: model.Desired, observed: Observed) -> Mapping[str, str]:
@@ -55,12 +60,13 @@ def _wish(desired: model.Desired, observed: Observed, assign: _Assign) -> Wish |
     servers: dict[tuple[str, str], render.Server] = {}
     owners: dict[tuple[str, str], model.Member] = {}
     for vservice, pool, section in _pools(desired):
-        assigned = assign(pool, served(vservice.name, pool, tables, observed), observed.servers.get(section, {}))
+        parts = served(vservice.name, pool, tables, observed)
+        assigned = assign(pool, parts, observed.servers.get(section, {}))
         if assigned is None:
             return None
         found[section] = assigned
-        resting = _resting(vservice, pool, tables, observed)
         members = {member.name: member for member in pool.members}
+        resting = _resting(vservice, pool, parts, observed)
         for slot in assigned:
             if slot.member is None:
                 servers[section, slot.name] = render.Server()
@@ -79,11 +85,11 @@ def _pools(desired: model.Desired) -> Iterator[tuple[model.VService, model.Pool,
             yield vservice, pool, render.backend_section(vservice.name, pool.name)
 
 
-def _resting(vservice: model.VService, pool: model.Pool, tables: Mapping[str, str], observed: Observed) -> frozenset[str]:
-    """The members that get nothing because they are down; nobody where none would be left: what is known then is little."""
-    usable = [member for member in pool.members if member.state == "enabled" and member.table in tables]
+def _resting(vservice: model.VService, pool: model.Pool, parts: Mapping[str, render.Part], observed: Observed) -> frozenset[str]:
+    """Who gets nothing because he is down; nobody where none would be left that can be served: what is known then is little."""
+    usable = [member for member in pool.members if member.state == "enabled" and member.name in parts]
     down = frozenset(
-        member.name for member in usable if model.target_of(vservice, pool, member, tables[member.table]) in observed.down
+        member.name for member in usable if model.target_of(vservice, pool, member, parts[member.name].namespace) in observed.down
     )
     return down if len(down) < len(usable) else frozenset()
 

@@ -1,0 +1,387 @@
+"""What is counted and written down of a vService, on the real HAProxy with real clients: nothing less, nothing twice."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from typing import Any
+
+import pytest
+
+from crossns import errors
+from crossns.testing.device import Device, doc, wait_until
+from crossns.testing.lab import Host, Lab
+from crossns.v1 import v_service_pb2, v_service_pb2_grpc
+from tests.kernel.test_proxy import SESSION, A, B, engine, frontend, is_served, load, plug, served_by, vservice, web
+
+pytestmark = [pytest.mark.kernel, pytest.mark.asyncio(loop_scope="module")]
+
+# Connects, says a line, and prints the port that it came from and the length of the answer.
+TALK = """
+import socket, sys
+peer = socket.create_connection((sys.argv[1], int(sys.argv[2])))
+print(peer.getsockname()[1])
+peer.sendall(sys.argv[3].encode().decode("unicode_escape").encode("latin-1"))
+size = 0
+while piece := peer.recv(65536):
+    size += len(piece)
+print(size)
+"""
+CLOSE = "Host: web\\r\\nConnection: close\\r\\n\\r\\n"
+
+
+def logged(name: str, protocol: str, *frontends: dict[str, Any], **pools: list[dict[str, Any]]) -> str:
+    """A vService that writes an access log."""
+    named = [{"name": pool, "members": members} for pool, members in pools.items()]
+    return doc(f"vServices/{name}", protocol=protocol, frontends=frontends, pools=named, accessLog=True)
+
+
+async def counted(device: Device, name: str = "web") -> v_service_pb2.VServiceStatistics:
+    api = device.client
+    method = v_service_pb2_grpc.VServicesStub(api.channel).GetVServiceStatistics
+    request = v_service_pb2.GetVServiceStatisticsRequest(name=f"vServices/{name}")
+    found: v_service_pb2.VServiceStatistics = await api.call(method, request)
+    return found
+
+
+async def totals(device: Device, name: str = "web") -> tuple[dict[str, int], dict[str, int], dict[str, int]]:
+    """Connections so far, by frontend, pool and member."""
+    found = await counted(device, name)
+    return (
+        {each.name: each.traffic.connections_total for each in found.frontends},
+        {each.name: each.traffic.connections_total for each in found.pools},
+        {each.name: each.traffic.connections_total for each in found.members},
+    )
+
+
+async def connections(device: Device) -> tuple[int, int, int]:
+    """Those of now: of the first frontend, the first pool and all members."""
+    found = await counted(device)
+    frontend, pool = found.frontends[0].traffic, found.pools[0].traffic
+    return frontend.connections, pool.connections, sum(each.traffic.connections for each in found.members)
+
+
+async def talk(host: Host, address: str, port: int, words: str) -> tuple[int, int]:
+    """Says `words` (with escapes) on a connection of its own; the port that it came from, and how many bytes came back."""
+    done = (await host.run([sys.executable, "-c", TALK, address, str(port), words])).check().stdout.split()
+    return int(done[0]), int(done[1])
+
+
+def lines(device: Device, name: str) -> list[dict[str, Any]]:
+    """What the access log says of a vService."""
+    told = (json.loads(line) for process, line in device.log if process == "proxy" and '"access"' in line)
+    return [each for each in told if each.get("message") == "access" and each["v_service"] == f"vServices/{name}"]
+
+
+async def line(device: Device, name: str) -> dict[str, Any]:
+    """The only line of a vService, without what every line of every log has."""
+    await wait_until(lambda: lines(device, name))
+    (found,) = lines(device, name)
+    return {key: value for key, value in found.items() if key not in ("time", "level", "service", "logger", "message")}
+
+
+async def reload(device: Device, port: int) -> None:
+    """By a vService that has nothing to do with the others."""
+    before = (await engine(device)).reloads
+    await device.apply(vservice("elsewhere", frontend("fe", "office", "192.0.2.99", port), main=[A]))
+    assert (await engine(device)).reloads > before
+
+
+async def test_every_connection_is_counted_where_it_came_and_went(device: Device, lab: Lab) -> None:
+    await plug(device, lab, "dmz", "office", "a", "b")
+    await device.apply(web(A, B))
+    assert await totals(device) == ({"dmz": 0, "office": 0}, {"main": 0}, {"main/a": 0, "main/b": 0})
+    await served_by(lab.hosts["dmz"], "203.0.113.10", 6)
+    await served_by(lab.hosts["office"], "192.0.2.10", 4)
+    assert await totals(device) == ({"dmz": 6, "office": 4}, {"main": 10}, {"main/a": 5, "main/b": 5})
+
+
+async def test_every_byte_is_counted_in_its_direction(device: Device, lab: Lab) -> None:
+    await plug(device, lab, "dmz", "a")
+    await device.apply(vservice("web", frontend("dmz", "dmz", "203.0.113.10"), main=[A]))
+    told = "%{size_request} %{size_header} %{size_download}\\n"
+    argv = ["curl", "-sS", "-o", "/dev/null", "-H", "Connection: close", "-w", told, "http://203.0.113.10/"]
+    request, head, body = map(int, (await lab.hosts["dmz"].run(argv)).check().stdout.split())
+    found = await counted(device)
+    for part in (found.frontends[0], found.pools[0], found.members[0]):
+        assert (part.traffic.received_bytes_total, part.traffic.sent_bytes_total) == (request, head + body)
+
+
+async def test_requests_and_answers_are_counted_with_http(device: Device, lab: Lab) -> None:
+    await plug(device, lab, "dmz", "a", "b")
+    spec = {"protocol": "HTTP", "frontends": [frontend("dmz", "dmz", "203.0.113.10")]}
+    await device.apply(doc("vServices/web", **spec, pools=[{"name": "main", "members": [A, B]}]))
+    # Five requests on one connection, and something that is none.
+    (await lab.hosts["dmz"].run(["curl", "-sS", *["http://203.0.113.10/"] * 5])).check()
+    await talk(lab.hosts["dmz"], "203.0.113.10", 80, "nonsense\\r\\n\\r\\n")
+    found = await counted(device)
+    (seen,) = found.frontends
+    assert (seen.traffic.connections_total, seen.requests_total, seen.request_errors_total) == (2, 6, 1)
+    assert (seen.responses.successful_total, seen.responses.client_error_total) == (5, 1)
+    assert found.pools[0].responses.successful_total == 5
+    assert {each.name: each.responses.successful_total for each in found.members} in (
+        {"main/a": 3, "main/b": 2},
+        {"main/a": 2, "main/b": 3},
+    )
+
+
+async def test_attempts_that_fail_are_counted_apart(device: Device, lab: Lab) -> None:
+    await plug(device, lab, "dmz", "a", "b")
+    await device.apply(vservice("web", frontend("dmz", "dmz", "203.0.113.10"), main=[A, {**B, "port": 8081}]))
+    assert set(await served_by(lab.hosts["dmz"], "203.0.113.10", 4)) == {"a"}
+    found = await counted(device)
+    a, b = found.members
+    assert found.pools[0].traffic.connections_total == a.traffic.connections_total == 4
+    assert (a.connect_errors_total, b.traffic.connections_total) == (0, 0)
+    assert b.connect_errors_total == b.retries_total
+    assert found.pools[0].connect_errors_total == 0
+
+
+async def test_totals_go_on_when_haproxy_is_reloaded(device: Device, lab: Lab) -> None:
+    await plug(device, lab, "dmz", "office", "a", "b")
+    await device.apply(web(A, B))
+    since = (await counted(device)).counted_since
+    for round_ in range(1, 4):
+        await served_by(lab.hosts["dmz"], "203.0.113.10", 4)
+        assert await totals(device) == (
+            {"dmz": 4 * round_, "office": 0},
+            {"main": 4 * round_},
+            dict.fromkeys(("main/a", "main/b"), 2 * round_),
+        )
+        await reload(device, 80 + round_)
+    assert (await counted(device)).counted_since == since
+
+
+async def test_reloads_lose_no_count_of_what_goes_on_meanwhile(device: Device, lab: Lab) -> None:
+    """Also of the connections that a worker takes on its way out, and that nobody asks for before it ends."""
+    await plug(device, lab, "dmz", "office", "a", "b")
+    await device.apply(web(A, B))
+    loading = asyncio.create_task(served_by(lab.hosts["dmz"], "203.0.113.10", 1500))
+    reloads = 0
+    while not loading.done():
+        reloads += 1
+        await reload(device, 80 + reloads)
+    answers = await loading
+    assert reloads > 1
+    assert len(answers) == 1500
+    # One that ends is kept until it was read.
+    await wait_until(lambda: len(device.pids("haproxy")) == 2)
+    members = {"main/a": answers.count("a"), "main/b": answers.count("b")}
+    assert await totals(device) == ({"dmz": 1500, "office": 0}, {"main": 1500}, members)
+
+
+async def test_connections_of_now_are_those_of_all_workers(device: Device, lab: Lab) -> None:
+    await plug(device, lab, "dmz", "office", "a", "b")
+    await device.apply(web(A, B))
+    argv = [sys.executable, "-c", SESSION, "203.0.113.10", "80"]
+    first = await lab.hosts["dmz"].start(argv)
+    await wait_until(lambda: _connections_are(device, 1))
+    await reload(device, 81)
+    # The worker from before has it still.
+    assert await connections(device) == (1, 1, 1)
+    await lab.hosts["dmz"].start(argv)
+    await wait_until(lambda: _connections_are(device, 2))
+    await lab.hosts["dmz"].stop(first)
+    await wait_until(lambda: _connections_are(device, 1))
+    assert (await totals(device))[:2] == ({"dmz": 2, "office": 0}, {"main": 2})
+
+
+async def test_a_member_that_came_without_a_reload_is_counted_before_and_after_one(device: Device, lab: Lab) -> None:
+    await plug(device, lab, "dmz", "office", "a", "b")
+    another = {**B, "name": "c"}
+    await device.apply(vservice("web", frontend("dmz", "dmz", "203.0.113.10"), main=[A, {**B, "port": 8081}]))
+    before = (await engine(device)).reloads
+    await device.apply(vservice("web", frontend("dmz", "dmz", "203.0.113.10"), main=[A, another]))
+    assert (await engine(device)).reloads == before
+    await served_by(lab.hosts["dmz"], "203.0.113.10", 8)
+    await reload(device, 81)
+    await served_by(lab.hosts["dmz"], "203.0.113.10", 8)
+    assert (await totals(device))[2] == {"main/a": 8, "main/c": 8}
+
+
+async def test_a_vservice_that_was_made_anew_begins_at_nothing(device: Device, lab: Lab) -> None:
+    await plug(device, lab, "dmz", "office", "a", "b")
+    await device.apply(web(A, B))
+    await reload(device, 81)
+    # Keeps the worker from before alive.
+    await lab.hosts["dmz"].start([sys.executable, "-c", SESSION, "203.0.113.10", "80"])
+    await wait_until(lambda: _connections_are(device, 1))
+    await device.delete("vServices/web")
+    await device.apply(web(A, B))
+    assert await connections(device) == (0, 0, 0)
+    await served_by(lab.hosts["dmz"], "203.0.113.10", 2)
+    assert (await totals(device))[0] == {"dmz": 2, "office": 0}
+
+
+async def test_a_haproxy_that_is_back_counts_from_its_start(device: Device, lab: Lab) -> None:
+    await plug(device, lab, "dmz", "office", "a", "b")
+    await device.apply(web(A, B))
+    await served_by(lab.hosts["dmz"], "203.0.113.10", 4)
+    before = await counted(device)
+    # The timestamps are whole seconds.
+    await asyncio.sleep(1.1)
+    await device.kill("haproxy")
+    after = await counted(device)
+    assert after.counted_since.seconds > before.counted_since.seconds
+    assert after.frontends[0].traffic.connections_total == 0
+
+
+async def test_a_restarted_proxy_knows_what_the_worker_has_counted(device: Device, lab: Lab) -> None:
+    await plug(device, lab, "dmz", "office", "a", "b")
+    await device.apply(web(A, B))
+    await served_by(lab.hosts["dmz"], "203.0.113.10", 4)
+    await device.kill("proxy")
+    await wait_until(device.serves)
+    assert (await totals(device))[0] == {"dmz": 4, "office": 0}
+
+
+async def test_a_haproxy_that_does_not_answer_is_unavailable(device: Device, lab: Lab) -> None:
+    await plug(device, lab, "dmz", "a")
+    await device.apply(vservice("web", frontend("dmz", "dmz", "203.0.113.10"), main=[A]))
+    pids = device.pids("haproxy")
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(errors.CrossnsError) as caught:
+            await counted(device)
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+    assert (caught.value.code, caught.value.reason) == ("UNAVAILABLE", "ENGINE_UNAVAILABLE")
+
+
+async def test_a_vservice_that_is_not_there_has_no_statistics(device: Device) -> None:
+    with pytest.raises(errors.NotFound):
+        await counted(device, "none")
+
+
+async def test_a_tcp_connection_leaves_one_line_with_everything(device: Device, lab: Lab) -> None:
+    await plug(device, lab, "dmz", "a")
+    await device.apply(logged("tcplog", "TCP", frontend("dmz", "dmz", "203.0.113.10"), main=[A]))
+    request = f"GET /one HTTP/1.1\\r\\n{CLOSE}"
+    port, size = await talk(lab.hosts["dmz"], "203.0.113.10", 80, request)
+    found = await line(device, "tcplog")
+    assert [found.pop(each) >= 0 for each in ("queue_ms", "connect_ms", "total_ms")] == [True] * 3
+    assert found == {
+        "v_service": "vServices/tcplog",
+        "frontend": "dmz",
+        "route_table": "routeTables/dmz",
+        "client_address": "203.0.113.9",
+        "client_port": port,
+        "vip": "203.0.113.10",
+        "vip_port": 80,
+        "pool": "main",
+        "member": "a",
+        "member_route_table": "routeTables/a",
+        "member_address": "10.0.0.5",
+        "member_port": 8080,
+        "received_bytes": len(request.encode().decode("unicode_escape")),
+        "sent_bytes": size,
+        "ended": "--",
+    }
+
+
+async def test_an_http_request_leaves_one_line_with_everything(device: Device, lab: Lab) -> None:
+    await plug(device, lab, "dmz", "a")
+    await device.apply(
+        logged("httplog", "HTTP", frontend("six", "dmz", "2001:db8:1::10", 8080), main=[{**A, "address": "fd00::5"}])
+    )
+    # What a client says looks like other fields.
+    words = f"GE|T /x|503|--|,vs.other.fe.fe?secret=1 HTTP/1.1\\r\\n{CLOSE}"
+    port, _ = await talk(lab.hosts["dmz"], "2001:db8:1::10", 8080, words)
+    found = await line(device, "httplog")
+    for each in ("queue_ms", "connect_ms", "answer_ms", "total_ms", "received_bytes", "sent_bytes"):
+        assert found.pop(each) >= 0, each
+    assert found == {
+        "v_service": "vServices/httplog",
+        "frontend": "six",
+        "route_table": "routeTables/dmz",
+        "client_address": "2001:db8:1::9",
+        "client_port": port,
+        "vip": "2001:db8:1::10",
+        "vip_port": 8080,
+        "pool": "main",
+        "member": "a",
+        "member_route_table": "routeTables/a",
+        "member_address": "fd00::5",
+        "member_port": 8080,
+        "ended": "--",
+        "status": 200,
+        "method": "GE|T",
+        "path": "/x|503|--|,vs.other.fe.fe",
+    }
+
+
+async def test_every_request_of_a_connection_leaves_its_line(device: Device, lab: Lab) -> None:
+    await plug(device, lab, "dmz", "a", "b")
+    await device.apply(logged("kept", "HTTP", frontend("dmz", "dmz", "203.0.113.10"), main=[A, B]))
+    (await lab.hosts["dmz"].run(["curl", "-sS", *[f"http://203.0.113.10/{number}" for number in range(6)]])).check()
+    await wait_until(lambda: len(lines(device, "kept")) == 6)
+    assert [each["path"] for each in lines(device, "kept")] == [f"/{number}" for number in range(6)]
+    assert sorted(each["member"] for each in lines(device, "kept")) == ["a"] * 3 + ["b"] * 3
+    assert len({each["client_port"] for each in lines(device, "kept")}) == 1
+
+
+async def test_the_client_is_the_one_that_was_told_and_the_vip_is_ours(device: Device, lab: Lab) -> None:
+    await plug(device, lab, "dmz", "a")
+    told = {**frontend("dmz", "dmz", "203.0.113.10"), "acceptProxyProtocol": True}
+    await device.apply(logged("told", "TCP", told, main=[A]))
+    header = "PROXY TCP4 198.51.100.77 198.51.100.78 1234 5678\\r\\n"
+    await talk(lab.hosts["dmz"], "203.0.113.10", 80, f"{header}GET / HTTP/1.1\\r\\n{CLOSE}")
+    found = await line(device, "told")
+    assert (found["client_address"], found["client_port"]) == ("198.51.100.77", 1234)
+    assert (found["vip"], found["vip_port"]) == ("203.0.113.10", 80)
+
+
+async def test_a_connection_that_no_member_took_names_none(device: Device, lab: Lab) -> None:
+    await plug(device, lab, "dmz", "a")
+    await device.apply(logged("alone", "TCP", frontend("dmz", "dmz", "203.0.113.10"), main=[{**A, "port": 9}]))
+    await lab.hosts["dmz"].run(["curl", "-s", "--max-time", "5", "http://203.0.113.10/"])
+    found = await line(device, "alone")
+    assert not {"member", "member_route_table", "member_address", "member_port", "connect_ms"} & found.keys()
+    assert (found["pool"], found["ended"][0]) == ("main", "S")
+
+
+async def test_only_a_vservice_that_wants_a_log_leaves_lines(device: Device, lab: Lab) -> None:
+    await plug(device, lab, "dmz", "a")
+    quiet = vservice("quiet", frontend("dmz", "dmz", "203.0.113.11"), main=[A])
+    await device.apply(quiet, logged("spoken", "TCP", frontend("dmz", "dmz", "203.0.113.10"), main=[A]))
+    await served_by(lab.hosts["dmz"], "203.0.113.11", 2)
+    await served_by(lab.hosts["dmz"], "203.0.113.10", 2)
+    await wait_until(lambda: len(lines(device, "spoken")) == 2)
+    assert lines(device, "quiet") == []
+
+
+async def test_nobody_waits_for_a_reader_of_the_log_that_does_not_read(device: Device, lab: Lab) -> None:
+    await plug(device, lab, "dmz", "a", "b")
+    await device.apply(logged("busy", "HTTP", frontend("dmz", "dmz", "203.0.113.10"), main=[A, B]))
+    pid = device.pid("proxy")
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        outcome = await load(lab.hosts["dmz"], "203.0.113.10:80")
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert set(outcome) == {"ok", "a", "b"}, outcome
+    # Of 2,400 that it would do.
+    assert outcome["ok"] > 2000, outcome
+    # What found a full socket is lost, and what comes now is written again.
+    await wait_until(lambda: lines(device, "busy"))
+    assert len(lines(device, "busy")) < outcome["ok"]
+    assert await is_served(lab.hosts["dmz"], "203.0.113.10")
+
+
+async def test_a_restarted_proxy_writes_on(device: Device, lab: Lab) -> None:
+    await plug(device, lab, "dmz", "a")
+    await device.apply(logged("again", "TCP", frontend("dmz", "dmz", "203.0.113.10"), main=[A]))
+    await device.kill("proxy")
+    # Nobody listens: the traffic does not mind.
+    assert await served_by(lab.hosts["dmz"], "203.0.113.10", 2) == ["a", "a"]
+    await wait_until(device.serves)
+    before = len(lines(device, "again"))
+    await served_by(lab.hosts["dmz"], "203.0.113.10", 2)
+    await wait_until(lambda: len(lines(device, "again")) == before + 2)
+
+
+async def _connections_are(device: Device, count: int) -> bool:
+    return await connections(device) == (count,) * 3

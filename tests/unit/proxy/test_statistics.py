@@ -1,0 +1,212 @@
+"""What HAProxy's workers count, added up, and what is said of it."""
+
+import ipaddress
+
+import pytest
+
+from crossns.v1 import v_service_pb2
+from services.proxy import model, plan
+from tests.unit.proxy import sample
+from tests.unit.proxy.show_stat import row, table
+
+FRONTEND, POOL = "vs.web.fe.fe", "vs.web.po.main"
+SPARE = ("_1.tenant-a.21", "10.0.0.5:8080")
+OWN = ("a1.tenant-a.21", "10.0.0.5:8080")
+
+
+def told(ledger: plan.Ledger, vservice: model.VService) -> v_service_pb2.VServiceStatistics:
+    """Of a HAProxy without connections."""
+    counts = {
+        subject: plan.Counts(0, 0, *growing)
+        for section in plan.sections(vservice)
+        for subject, growing in ledger.totals(section).items()
+    }
+    return plan.statistics(vservice, plan.Totals(ledger.since, counts))
+
+
+def take(ledger: plan.Ledger, worker: int, *rows: str) -> list[bool]:
+    return [ledger.take(worker, each) for each in plan.rows(table(*rows))]
+
+
+def total(ledger: plan.Ledger, vservice: model.VService | None = None) -> tuple[int, int, int]:
+    """Connections of the frontend, the pool and the member."""
+    statistics = told(ledger, vservice or sample.vservice())
+    traffic = statistics.frontends[0].traffic, statistics.pools[0].traffic, statistics.members[0].traffic
+    return traffic[0].connections_total, traffic[1].connections_total, traffic[2].connections_total
+
+
+def connected(count: int, name: str = OWN[0], addr: str = OWN[1]) -> tuple[str, str, str]:
+    return row(FRONTEND, "FRONTEND", stot=count), row(POOL, name, addr, stot=count), row(POOL, "BACKEND", stot=count)
+
+
+def http(vservice: model.VService) -> model.VService:
+    return model.VService(vservice.name, vservice.frontends, vservice.pools, vservice.generation, protocol="http")
+
+
+def test_a_first_sight_takes_everything_and_a_second_one_what_is_new() -> None:
+    ledger = plan.Ledger(0.0)
+    for count in (5, 5, 8):
+        take(ledger, 1, *connected(count))
+        assert total(ledger) == (count, count, count)
+
+
+def test_each_worker_begins_at_nothing_and_the_totals_do_not() -> None:
+    ledger = plan.Ledger(0.0)
+    take(ledger, 1, *connected(5))
+    take(ledger, 2, *connected(2))
+    take(ledger, 1, *connected(6))
+    ledger.forget([2])
+    take(ledger, 2, *connected(3))
+    assert total(ledger) == (9, 9, 9)
+
+
+def test_a_pid_that_is_used_again_is_another_worker() -> None:
+    ledger = plan.Ledger(0.0)
+    take(ledger, 1, *connected(5))
+    ledger.forget([])
+    take(ledger, 1, *connected(2))
+    assert total(ledger) == (7, 7, 7)
+
+
+def test_totals_never_go_back() -> None:
+    """A connection that a member refuses is counted for it first, and taken away when the next one has its turn."""
+    ledger = plan.Ledger(0.0)
+    for tried, moved, shown in ((5, 0, 5), (6, 0, 6), (6, 1, 6), (7, 1, 6), (8, 1, 7)):
+        take(ledger, 1, row(POOL, *OWN, stot=tried, wredis=moved))
+        assert total(ledger) == (0, 0, shown)
+
+
+def test_a_member_on_a_spare_line_is_known_by_its_table_and_address() -> None:
+    ledger = plan.Ledger(0.0)
+    take(ledger, 1, *connected(5, *SPARE))
+    # A reload gives it a line of its own.
+    take(ledger, 2, *connected(2))
+    assert total(ledger) == (7, 7, 7)
+
+
+@pytest.mark.parametrize("addr", ["10.0.0.6:8080", "10.0.0.5:8081"])
+def test_a_spare_line_that_points_elsewhere_is_somebody_elses(addr: str) -> None:
+    ledger = plan.Ledger(0.0)
+    take(ledger, 1, *connected(5, "_1.tenant-a.21", addr), *connected(5, "_1.tenant-b.22", OWN[1]))
+    assert total(ledger) == (5, 5, 0)
+
+
+def test_a_table_that_was_made_anew_goes_on_counting() -> None:
+    ledger = plan.Ledger(0.0)
+    take(ledger, 1, *connected(5, "a1.tenant-a.21"))
+    take(ledger, 2, *connected(2, "a1.tenant-a.99"))
+    assert total(ledger) == (7, 7, 7)
+
+
+def test_a_vservice_that_was_deleted_and_made_anew_begins_at_nothing() -> None:
+    ledger = plan.Ledger(0.0)
+    take(ledger, 1, *connected(5))
+    # Worker 2 has no `web`, worker 3 has one again; 1 and 2 still finish their connections.
+    ledger.keep({"other"}, ending=[1])
+    ledger.keep({"web", "other"}, ending=[1, 2])
+    assert total(ledger) == (0, 0, 0)
+    assert take(ledger, 1, *connected(9)) == [False] * 3
+    assert take(ledger, 3, *connected(1)) == [True] * 3
+    assert total(ledger) == (1, 1, 1)
+
+
+def test_a_vservice_that_stays_goes_on_in_the_workers_that_end() -> None:
+    ledger = plan.Ledger(0.0)
+    take(ledger, 1, *connected(5))
+    ledger.keep({"web", "other"}, ending=[1])
+    take(ledger, 1, *connected(9))
+    assert total(ledger) == (9, 9, 9)
+
+
+def test_no_answer_and_half_an_answer_change_nothing() -> None:
+    ledger = plan.Ledger(0.0)
+    whole = table(*connected(5))
+    for text in ("", "No such proxy.\n\n", "Can't find the target PID matching the prefix '@!9'\n", whole.splitlines()[1]):
+        assert list(plan.rows(text)) == []
+    cut = [ledger.take(1, each) for each in plan.rows(whole[: -len(connected(5)[2]) // 2])]
+    assert cut == [True, True]
+
+
+def test_several_answers_are_read_one_after_the_other() -> None:
+    text = table(connected(1)[0]) + "No such proxy.\n\n" + table(*connected(1)[1:])
+    assert [(each.section, each.name) for each in plan.rows(text)] == [(FRONTEND, ""), (POOL, OWN[0]), (POOL, "")]
+
+
+def test_every_number_of_haproxys_has_its_place() -> None:
+    ledger = plan.Ledger(1_700_000_000.5)
+    codes = {"hrsp_1xx": 1, "hrsp_2xx": 2, "hrsp_3xx": 3, "hrsp_4xx": 4, "hrsp_5xx": 5}
+    take(
+        ledger,
+        1,
+        row(FRONTEND, "FRONTEND", stot=10, bin=11, bout=12, dcon=13, dses=14, ereq=15, req_tot=16, **codes),
+        row(POOL, *OWN, stot=100, bin=21, bout=22, econ=23, wretr=24, wredis=25, **codes),
+        row(POOL, "BACKEND", stot=30, bin=31, bout=32, econ=33, wretr=34, wredis=35, req_tot=36, **codes),
+    )
+    statistics = told(ledger, http(sample.vservice()))
+    responses = v_service_pb2.HttpResponses(
+        informational_total=1, successful_total=2, redirection_total=3, client_error_total=4, server_error_total=5
+    )
+    traffic = v_service_pb2.Traffic
+    assert statistics.name == "vServices/web"
+    assert statistics.counted_since.seconds == 1_700_000_000
+    assert list(statistics.frontends) == [
+        v_service_pb2.FrontendStatistics(
+            name="fe",
+            traffic=traffic(connections_total=10, received_bytes_total=11, sent_bytes_total=12),
+            denied_total=27,
+            request_errors_total=15,
+            requests_total=16,
+            responses=responses,
+        )
+    ]
+    assert list(statistics.pools) == [
+        v_service_pb2.PoolStatistics(
+            name="main",
+            traffic=traffic(connections_total=30, received_bytes_total=31, sent_bytes_total=32),
+            connect_errors_total=33,
+            responses=responses,
+        )
+    ]
+    assert list(statistics.members) == [
+        v_service_pb2.MemberStatistics(
+            name="main/a1",
+            # Those that went on to another member are not its own.
+            traffic=traffic(connections_total=75, received_bytes_total=21, sent_bytes_total=22),
+            connect_errors_total=72,
+            retries_total=49,
+            responses=responses,
+        )
+    ]
+
+
+def test_what_there_is_now_is_said_beside_the_totals() -> None:
+    section = plan.Subject(POOL)
+    statistics = plan.statistics(sample.vservice(), plan.Totals(0.0, {section: plan.Counts(connections=3, queued=2)}))
+    assert (statistics.pools[0].traffic.connections, statistics.pools[0].queued) == (3, 2)
+
+
+def test_what_haproxy_does_not_know_is_there_with_zeros() -> None:
+    statistics = plan.statistics(sample.vservice(), plan.Totals())
+    assert not statistics.HasField("counted_since")
+    nothing = v_service_pb2.Traffic()
+    assert [(each.name, each.traffic) for each in statistics.frontends] == [("fe", nothing)]
+    assert [(each.name, each.traffic) for each in statistics.pools] == [("main", nothing)]
+    assert [(each.name, each.traffic) for each in statistics.members] == [("main/a1", nothing)]
+
+
+def test_answers_and_requests_are_told_of_http_only() -> None:
+    ledger = plan.Ledger(0.0)
+    take(ledger, 1, row(FRONTEND, "FRONTEND", stot=1, req_tot=5, hrsp_2xx=5))
+    frontend = told(ledger, sample.vservice()).frontends[0]
+    assert (frontend.requests_total, frontend.HasField("responses")) == (0, False)
+    assert told(ledger, http(sample.vservice())).frontends[0].requests_total == 5
+
+
+def test_members_of_one_address_in_two_tables_are_two() -> None:
+    address = ipaddress.ip_address("10.0.0.5")
+    members = tuple(model.Member(f"{table}1", f"routeTables/tenant-{table}", address, 8080) for table in "ab")
+    vservice = model.VService("vServices/web", sample.vservice().frontends, (model.Pool("main", members),))
+    ledger = plan.Ledger(0.0)
+    rows = ("a1.tenant-a.21", 1), ("b1.tenant-b.22", 2), ("_1.tenant-a.21", 10), ("_1.tenant-b.22", 20)
+    take(ledger, 1, *(row(POOL, name, OWN[1], stot=count) for name, count in rows))
+    assert [each.traffic.connections_total for each in told(ledger, vservice).members] == [11, 22]
