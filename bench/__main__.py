@@ -15,21 +15,33 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import ground
+from bench import ground, vservice
 from bench.row import Row, merged
 from crossns.testing import sandbox
 
 RESULTS = Path(__file__).parent / "results.json"
 COMMAND = Path(sys.executable).parent / "crossns"
-AREAS: dict[str, Callable[[Console], Awaitable[list[Row]]]] = {"ground": ground.measure}
+AREAS: dict[str, Callable[[Console], Awaitable[list[Row]]]] = {
+    "ground": ground.measure,
+    "vservice": vservice.measure,
+}
+
+
+# Below the table.
+LEGEND = (
+    "control: a contestant's odd runs against its even ones; spread: how far from 1 that is for the worse of a row's two; "
+    "a ratio within the spread is taken for 1"
+)
 
 
 def table(rows: Sequence[Row]) -> Table:
-    shown = Table("row", "median", "unit", "goal", "against", "ratio", "control", box=None, header_style="bold")
+    shown = Table(
+        "row", "median", "unit", "goal", "against", "ratio", "control", "spread", box=None, header_style="bold", caption=LEGEND
+    )
     for row in rows:
-        goal = f"<= {row.goal:g}{'' if row.is_met else ' MISSED'}" if row.goal is not None else ""
+        goal = f"{row.bound}{'' if row.is_met else ' MISSED'}" if row.bound else ""
         against = f"{row.against.median:.3g} {row.against.name}" if row.against else ""
-        ratios = (f"{value:.2f}" if value is not None else "" for value in (row.ratio, row.control_ratio))
+        ratios = (f"{value:.2f}" if value is not None else "" for value in (row.ratio, row.control_ratio, row.spread))
         shown.add_row(row.slug, f"{row.measured.median:.4g}", row.unit, goal, against, *ratios)
     return shown
 
@@ -39,7 +51,7 @@ async def measure(only: str) -> int:
     rows = [row for area, run in AREAS.items() if only in ("", area) for row in await run(progress)]
     earlier = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else []
     RESULTS.write_text(json.dumps(merged(earlier, rows, only), indent=1) + "\n", encoding="utf-8")
-    Console(width=None if sys.stdout.isatty() else 140).print(table(rows))
+    Console(width=None if sys.stdout.isatty() else 160).print(table(rows))
     print(f"written to {RESULTS}")
     return 0
 

@@ -6,7 +6,6 @@ answers in the backend host is HAProxy too, which does nothing but answer: it mu
 
 import asyncio
 import contextlib
-import socket
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -31,8 +30,6 @@ BY_HAND, AS_IT_COMES = 1000, 2000
 _BODY_BYTES = 1000
 _GATEWAY = "203.0.113.1"
 _READY_S = 10.0
-_POLL_S = 0.01
-_ROOT = Path(__file__).parent.parent
 # A client of ten thousand connections a second is many clients in truth: its ports must not run out.
 _PORTS = "echo 1024 65535 > /proc/sys/net/ipv4/ip_local_port_range; echo 1 > /proc/sys/net/ipv4/tcp_tw_reuse"
 
@@ -83,8 +80,9 @@ async def _serve(crossing: Crossing) -> None:
     ]
     head = "global\n    maxconn 4000\ndefaults\n    mode http\n    timeout client 1h\n    timeout http-keep-alive 1h\n"
     config.write_text(head + "".join(sections), encoding="utf-8")
-    await crossing.backend.start(["haproxy", "-db", "-f", str(config)], output=None)
-    await crossing.backend.start(["iperf3", "--server", "--port", str(STREAM_PORT)], output=proc.DEVNULL)
+    log = str(crossing.directory / "iperf3.log")
+    await crossing.backend.start(["haproxy", "-db", "-q", "-f", str(config)], output=None)
+    await crossing.backend.start(["iperf3", "--server", "--port", str(STREAM_PORT), "--logfile", log], output=None)
     for address in MEMBERS.values():
         await wait_until_listens(crossing.backend, f"{address}:{BACKEND_PORT}")
     await wait_until_listens(crossing.backend, f"{MEMBERS['a']}:{STREAM_PORT}")
@@ -96,8 +94,8 @@ def v_service(identifier: str, protocol: str, frontend: tuple[str, int], members
     for name, target in members.items():
         address, _, port = target.rpartition(":")
         parts.append({"name": name, "routeTable": f"routeTables/{INTERNAL}", "address": address, "port": int(port)})
-    address, port = frontend
-    listens = {"name": "front", "routeTable": f"routeTables/{DMZ}", "address": address, "port": port}
+    vip, vip_port = frontend
+    listens = {"name": "front", "routeTable": f"routeTables/{DMZ}", "address": vip, "port": vip_port}
     pools = [{"name": "pool", "members": parts, **pool}]
     return doc(f"vServices/{identifier}", protocol=protocol, frontends=[listens], pools=pools)
 
@@ -131,10 +129,7 @@ def _config(layout: Layout) -> Path:
 
 async def wait_until_listens(host: Host, target: str) -> None:
     """Until a connection from `host` to ADDRESS:PORT is accepted; DeadlineExceeded otherwise."""
-    address, _, port = target.rpartition(":")
-    argv = [sys.executable, "-c", "import socket, sys; socket.create_connection((sys.argv[1], sys.argv[2]), 1)", address, port]
     deadline = time.monotonic() + _READY_S
-    while (await host.run(argv)).status != 0:
+    while (await host.run([sys.executable, "-P", "-m", "crossns.testing.traffic", "reach", target])).status != 0:
         if time.monotonic() > deadline:
             raise errors.DeadlineExceeded("DEADLINE_EXCEEDED", f"{target} does not accept connections")
-        await asyncio.sleep(_POLL_S)

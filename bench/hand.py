@@ -1,6 +1,7 @@
-"""HAProxy as somebody would configure it by hand for the same task, who knows what crossns knows; and one who leaves it as it comes.
+"""HAProxy as somebody would configure it by hand who knows what crossns knows, and as it comes.
 
-Called by `bench.vservice`. The text is the suite's own but for names, ports and sockets, so that what differs is how it is run. Pure.
+Called by `bench.crossing`. The text is the suite's own but for names, ports and sockets, so that what differs is how it is run.
+Pure.
 """
 
 import re

@@ -1,7 +1,7 @@
 """A client that asks one HTTP target all the time and tells who answers: a line for each change, with the moment it was seen.
 
-Run in a host of the lab by `bench.vservice`, as `python -m bench.watch ADDRESS:PORT`. A line is the time of CLOCK_MONOTONIC in ns,
-which all namespaces share, and the first word of the answer's body; "-" stands for no answer. The first line comes at once.
+Run in a host of the lab by `bench.vservice`, as `python -m bench.watch ADDRESS:PORT`. A line is the time of CLOCK_MONOTONIC in
+ns, which all namespaces share, and the first word of the answer's body; "-" stands for no answer. The first comes at once.
 """
 
 import contextlib
@@ -18,6 +18,11 @@ _ANSWER_MAX_S = 2.0
 _REQUEST = b"GET / HTTP/1.1\r\nHost: bench\r\n\r\n"
 _END = b"\r\n\r\n"
 _ANSWER_MAX_BYTES = 64 * 1024
+
+
+def command(target: str) -> list[str]:
+    """What a host runs to watch ADDRESS:PORT."""
+    return [sys.executable, "-P", "-m", "bench.watch", target]
 
 
 def ask(connection: socket.socket) -> str:

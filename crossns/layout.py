@@ -8,8 +8,8 @@ from pathlib import Path
 
 # Offsets in the uid block. Engines come behind the services.
 _UID_OFFSETS = {"etcd": 0, "nsmanager": 1, "proxy": 2, "gateway": 3, "haproxy": 16}
-# The group of those who may open etcd's socket.
-_STORE_GROUP_OFFSET = 31
+# The groups of those who may open the agents' sockets, and etcd's.
+_AGENTS_GROUP_OFFSET, _STORE_GROUP_OFFSET = 30, 31
 DEFAULT_UID_BASE = 64100
 
 
@@ -24,6 +24,10 @@ class Layout:
 
     def uid(self, process: str) -> int:
         return self.uid_base + _UID_OFFSETS[process]
+
+    @property
+    def agents_gid(self) -> int:
+        return self.uid_base + _AGENTS_GROUP_OFFSET
 
     @property
     def store_gid(self) -> int:

@@ -52,8 +52,9 @@ def _privileges(process: stack.Process, layout: Layout) -> list[str]:
 
 
 def gid(group: str, layout: Layout) -> int:
-    """A uid's primary gid is the same number; `store` is a group of its own."""
-    return layout.store_gid if group == "store" else layout.uid(group)
+    """A uid's primary gid is the same number; `store` and `agents` are groups of their own."""
+    shared = {"store": layout.store_gid, "agents": layout.agents_gid}
+    return shared[group] if group in shared else layout.uid(group)
 
 
 def _python(code: Path) -> str:

@@ -3,15 +3,16 @@ how many of them it lets in, and how long it waits for them and for members.
 """
 
 import asyncio
+import itertools
 import time
 from typing import Any, Literal
 
 import pytest
 
-from crossns.testing.device import Device, doc
+from crossns.testing.device import Device, doc, wait_until
 from crossns.testing.lab import Lab
-from crossns.testing.traffic import proxy_header
-from tests.kernel.client import REQUEST, VIP, VIP6, Client, Dial, backend, dial, served, single
+from crossns.testing.traffic import address, proxy_header
+from tests.kernel.client import REQUEST, VIP, VIP6, Client, Dial, backend, dial, reloads, served, single
 from tests.kernel.test_proxy import A, B, frontend, plug, served_by
 
 __all__ = ["dial"]  # a fixture
@@ -35,73 +36,69 @@ def header(version: Literal[1, 2], client: str, port: int = 4711) -> bytes:
     return proxy_header.render(version, (client, port), (target, 80))
 
 
-async def seconds_until_end(client: Client) -> float:
-    began = time.monotonic()
-    await client.ended()
-    return time.monotonic() - began
+async def served_one(lab: Lab, dial: Dial) -> Client:
+    """One more connection that is served already: two that are made at once are taken in any order."""
+    client = await dial(lab.hosts["dmz"], VIP)
+    assert await client.name() == "a"
+    return client
 
 
-@pytest.mark.parametrize("version", ["V1", "V2"])
-@pytest.mark.parametrize("protocol", ["TCP", "HTTP"])
-async def test_a_member_is_told_the_client_though_another_has_the_same_address(
-    device: Device, lab: Lab, dial: Dial, version: str, protocol: str
-) -> None:
-    """Clients in two tables, of one address down to the port; a third is not theirs."""
+async def is_let_in(lab: Lab, dial: Dial) -> bool:
+    return await (await dial(lab.hosts["dmz"], VIP)).is_kept()
+
+
+async def test_members_are_told_the_client_though_others_have_the_same_address(device: Device, lab: Lab, dial: Dial) -> None:
+    """Clients in two tables have one address; a third one has another."""
     await plug(device, lab, "a", "b", "office")
+    await lab.hosts["a"].configure("addr add 10.0.0.7/24 dev eth0")
     await backend(lab.hosts["office"], "told", "192.0.2.9:8443", expects_header=True)
     frontends = [frontend(table, table, "10.0.0.10") for table in ("a", "b")]
-    pool = {"name": "main", "members": [{**TOLD, "routeTable": "routeTables/office", "address": "192.0.2.9"}]}
-    await device.apply(doc("vServices/web", protocol=protocol, frontends=frontends, pools=[pool | {"proxyProtocol": version}]))
-    await lab.hosts["a"].configure("addr add 10.0.0.7/24 dev eth0")
-    clients = [
-        await dial(lab.hosts["a"], "10.0.0.10"),
-        await dial(lab.hosts["b"], "10.0.0.10"),
-        await dial(lab.hosts["a"], "10.0.0.10", source="10.0.0.7"),
-    ]
-    # Three rounds: a connection to a member that were shared would tell of another client.
-    for client in [*clients, *reversed(clients), *clients]:
-        assert (await client.ask())["client"] == client.local
+    member = {**TOLD, "routeTable": "routeTables/office", "address": "192.0.2.9"}
+    for protocol, version in itertools.product(("TCP", "HTTP"), ("V1", "V2")):
+        pool = {"name": "main", "members": [member], "proxyProtocol": version}
+        await device.apply(doc("vServices/web", protocol=protocol, frontends=frontends, pools=[pool]))
+        clients = [await dial(lab.hosts[table], "10.0.0.10") for table in ("a", "b")]
+        clients.append(await dial(lab.hosts["a"], "10.0.0.10", source="10.0.0.7"))
+        # Three rounds: a connection to a member that were shared would tell of another client.
+        for client in [*clients, *reversed(clients), *clients]:
+            assert (await client.ask())["client"] == client.local
 
 
-@pytest.mark.parametrize("version", ["V1", "V2"])
-async def test_a_member_of_the_other_family_is_told_the_client_too(device: Device, lab: Lab, dial: Dial, version: str) -> None:
+async def test_members_of_the_other_family_are_told_the_client_too(device: Device, lab: Lab, dial: Dial) -> None:
     await plug_told(device, lab, "dmz", "a")
     six = {**TOLD, "name": "six", "address": "fd00::5"}
     frontends = frontend("four", "dmz", VIP, pool="six"), frontend("six", "dmz", VIP6, pool="four")
-    pools = [
-        {"name": "four", "members": [TOLD], "proxyProtocol": version},
-        {"name": "six", "members": [six], "proxyProtocol": version},
-    ]
-    await device.apply(doc("vServices/web", protocol="TCP", frontends=frontends, pools=pools))
-    for target in (VIP, f"[{VIP6}]:80"):
-        client = await dial(lab.hosts["dmz"], target)
-        assert (await client.ask())["client"] == client.local
+    for version in ("V1", "V2"):
+        pools = [{"name": name, "members": [member], "proxyProtocol": version} for name, member in (("four", TOLD), ("six", six))]
+        await device.apply(doc("vServices/web", protocol="TCP", frontends=frontends, pools=pools))
+        for target in (VIP, f"[{VIP6}]:80"):
+            client = await dial(lab.hosts["dmz"], target)
+            assert (await client.ask())["client"] == client.local
 
 
-@pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("protocol", ["TCP", "HTTP"])
 async def test_the_client_that_a_proxy_in_front_tells_of_reaches_the_member(
-    device: Device, lab: Lab, dial: Dial, version: Literal[1, 2], protocol: str
+    device: Device, lab: Lab, dial: Dial, protocol: str
 ) -> None:
     await plug_told(device, lab, "dmz", "a")
     await device.apply(single(TOLD, protocol=protocol, entry=IN, pool={"proxyProtocol": "V2"}))
-    for told, shown in (("198.51.100.77", "198.51.100.77:4711"), ("2001:db8:77::7", "[2001:db8:77::7]:4711")):
+    versions: tuple[Literal[1, 2], ...] = (1, 2)
+    for version, told in itertools.product(versions, ("198.51.100.77", "2001:db8:77::7")):
         client = await dial(lab.hosts["dmz"], VIP, first=header(version, told))
-        assert [(await client.ask())["client"] for _ in range(2)] == [shown] * 2
-
-
-@pytest.mark.parametrize("protocol", ["TCP", "HTTP"])
-async def test_a_frontend_that_expects_the_header_serves_nobody_without(
-    device: Device, lab: Lab, dial: Dial, protocol: str
-) -> None:
-    await plug(device, lab, "dmz", "a")
-    await device.apply(single(A, protocol=protocol, entry=IN))
-    for first in (REQUEST, b"PROXY NONSENSE\r\n", b"\r\n\r\n\0\r\nQUIT\n" + b"\xff" * 16):
-        client = await dial(lab.hosts["dmz"], VIP, first=first)
-        assert b"backend" not in await client.ended()
-    # A usual client that does tell.
+        assert [(await client.ask())["client"] for _ in range(2)] == [address.render(told, 4711)] * 2
+    # A usual client that tells of itself.
     done = await lab.hosts["dmz"].run(["curl", "-sS", "--max-time", "5", "--haproxy-protocol", f"http://{VIP}/"])
-    assert '"backend": "a"' in done.check().stdout
+    assert '"client": "203.0.113.9:' in done.check().stdout
+
+
+async def test_a_frontend_that_expects_the_header_serves_nobody_without(device: Device, lab: Lab, dial: Dial) -> None:
+    await plug(device, lab, "dmz", "a")
+    for protocol in ("TCP", "HTTP"):
+        await device.apply(single(A, protocol=protocol, entry=IN))
+        for first in (REQUEST, b"PROXY NONSENSE\r\n", b"\r\n\r\n\0\r\nQUIT\n" + b"\xff" * 16):
+            client = await dial(lab.hosts["dmz"], VIP, first=first)
+            assert b"backend" not in await client.ended()
+        assert await (await dial(lab.hosts["dmz"], VIP, first=header(1, "198.51.100.77"))).is_kept()
 
 
 async def test_a_frontend_that_expects_no_header_believes_none(device: Device, lab: Lab, dial: Dial) -> None:
@@ -112,34 +109,30 @@ async def test_a_frontend_that_expects_no_header_believes_none(device: Device, l
     assert (await client.ask())["client"] == client.local
 
 
-@pytest.mark.parametrize("protocol", ["TCP", "HTTP"])
-async def test_connections_beyond_the_limit_wait_until_one_ends(device: Device, lab: Lab, dial: Dial, protocol: str) -> None:
+async def test_connections_beyond_the_limit_wait_until_one_ends(device: Device, lab: Lab, dial: Dial) -> None:
     await plug(device, lab, "dmz", "a")
-    await device.apply(single(A, protocol=protocol, entry={"limits": {"maxConnections": 2}}))
-    clients = [await dial(lab.hosts["dmz"], VIP) for _ in range(3)]
-    assert [await client.name() for client in clients[:2]] == ["a", "a"]
-    clients[2].send()
-    assert await clients[2].is_left_waiting(0.3)
-    await clients[0].finish()
-    async with asyncio.timeout(LATE_S):
-        assert (await clients[2].answered())["backend"] == "a"
+    for protocol in ("TCP", "HTTP"):
+        await device.apply(single(A, protocol=protocol, entry={"limits": {"maxConnections": 2}}))
+        first, second = await served_one(lab, dial), await served_one(lab, dial)
+        third = await dial(lab.hosts["dmz"], VIP, first=REQUEST)
+        assert await third.is_left_waiting(0.3)
+        await first.finish()
+        assert (await third.answered())["backend"] == "a"
+        assert await second.is_kept()
 
 
-@pytest.mark.parametrize("protocol", ["TCP", "HTTP"])
-async def test_one_client_beyond_its_limit_is_closed_and_another_one_served(
-    device: Device, lab: Lab, dial: Dial, protocol: str
-) -> None:
+async def test_one_client_beyond_its_limit_is_closed_and_another_one_served(device: Device, lab: Lab, dial: Dial) -> None:
     await plug(device, lab, "dmz", "a")
     await lab.hosts["dmz"].configure(f"addr add {SECOND_SOURCE}/24 dev eth0")
-    await device.apply(single(A, protocol=protocol, entry={"limits": {"maxConnectionsPerClient": 2}}))
-    clients = [await dial(lab.hosts["dmz"], VIP) for _ in range(2)]
-    assert [await client.is_kept() for client in clients] == [True, True]
-    assert not await (await dial(lab.hosts["dmz"], VIP)).is_kept()
-    assert await (await dial(lab.hosts["dmz"], VIP, source=SECOND_SOURCE)).is_kept()
-    # Nobody who was in has noticed, and who leaves makes room.
-    assert [await client.is_kept() for client in clients] == [True, True]
-    await clients[0].finish()
-    assert await (await dial(lab.hosts["dmz"], VIP)).is_kept()
+    for protocol in ("TCP", "HTTP"):
+        await device.apply(single(A, protocol=protocol, entry={"limits": {"maxConnectionsPerClient": 2}}))
+        clients = [await served_one(lab, dial) for _ in range(2)]
+        assert not await (await dial(lab.hosts["dmz"], VIP)).is_kept()
+        assert await (await dial(lab.hosts["dmz"], VIP, source=SECOND_SOURCE)).is_kept()
+        # Nobody who was in has noticed, and who leaves makes room.
+        assert [await client.is_kept() for client in clients] == [True, True]
+        await clients[0].finish()
+        await wait_until(lambda: is_let_in(lab, dial))
 
 
 async def test_clients_of_a_proxy_in_front_are_limited_each_for_itself(device: Device, lab: Lab, dial: Dial) -> None:
@@ -174,17 +167,16 @@ async def test_connections_beyond_the_rate_wait_and_none_is_lost(device: Device,
 async def test_connections_beyond_a_members_limit_wait_for_a_place(device: Device, lab: Lab, dial: Dial) -> None:
     await plug(device, lab, "dmz", "a")
     await device.apply(single({**A, "maxConnections": 1}, timeouts={"queue": "1.2s"}))
-    first = await dial(lab.hosts["dmz"], VIP)
-    assert await first.name() == "a"
-    second = await dial(lab.hosts["dmz"], VIP)
-    second.send()
+    first = await served_one(lab, dial)
+    second = await dial(lab.hosts["dmz"], VIP, first=REQUEST)
     assert await second.is_left_waiting(0.3)
-    third = await dial(lab.hosts["dmz"], VIP)
+    began = time.monotonic()
+    third = await dial(lab.hosts["dmz"], VIP, first=REQUEST)
     await first.finish()
-    async with asyncio.timeout(LATE_S):
-        assert (await second.answered())["backend"] == "a"
+    assert (await second.answered())["backend"] == "a"
     # The third one's time is up while the second is there.
-    assert 1.2 - 0.4 < await seconds_until_end(third) < 1.2 + LATE_S
+    assert await third.ended() == b""
+    assert 1.2 - EARLY_S <= time.monotonic() - began < 1.2 + LATE_S
     assert await second.is_kept()
 
 
@@ -192,63 +184,63 @@ async def test_a_full_member_leaves_its_clients_to_the_others(device: Device, la
     await plug(device, lab, "dmz", "a", "b")
     await device.apply(single({**A, "maxConnections": 1}, B))
     clients = [await dial(lab.hosts["dmz"], VIP) for _ in range(6)]
-    async with asyncio.timeout(LATE_S):
-        assert sorted([await client.name() for client in clients]) == ["a", *["b"] * 5]
+    assert sorted([await client.name() for client in clients]) == ["a", *["b"] * 5]
 
 
 async def test_a_members_limit_is_changed_without_a_reload(device: Device, lab: Lab, dial: Dial) -> None:
     await plug(device, lab, "dmz", "a")
     await device.apply(single({**A, "maxConnections": 1}))
-    clients = [await dial(lab.hosts["dmz"], VIP) for _ in range(2)]
-    assert await clients[0].is_kept()
-    clients[1].send()
-    assert await clients[1].is_left_waiting(0.3)
+    before = await reloads(device)
+    first = await served_one(lab, dial)
+    second = await dial(lab.hosts["dmz"], VIP, first=REQUEST)
+    assert await second.is_left_waiting(0.3)
+    # Those who wait already, too.
     await device.apply(single({**A, "maxConnections": 2}))
-    async with asyncio.timeout(LATE_S):
-        assert (await clients[1].answered())["backend"] == "a"
+    assert (await second.answered())["backend"] == "a"
+    assert await first.is_kept()
+    assert await reloads(device) == before
 
 
-@pytest.mark.parametrize(
-    ("protocol", "timeouts", "sent", "answer"),
-    [
-        ("TCP", {"clientIdle": "0.4s"}, b"", b""),
-        ("TCP", {"memberIdle": "0.4s"}, b"", b""),
-        ("HTTP", {"httpRequest": "0.4s"}, b"GET / HTTP/1.1\r\nHost:", b"HTTP/1.1 408 "),
-        ("HTTP", {"httpRequest": "0.4s"}, b"", b""),
-        ("HTTP", {"httpKeepAlive": "0.4s"}, REQUEST, b"HTTP/1.1 200 "),
-        ("HTTP", {"clientIdle": "0.4s"}, b"POST / HTTP/1.1\r\nHost: vip\r\nContent-Length: 9\r\n\r\n", b""),
-    ],
-    ids=["client, TCP", "member, TCP", "half a request", "no request", "no further request", "half a body"],
-)
-async def test_who_is_silent_for_too_long_is_closed(
-    device: Device, lab: Lab, dial: Dial, protocol: str, timeouts: dict[str, str], sent: bytes, answer: bytes
-) -> None:
+async def test_who_is_silent_for_too_long_is_closed(device: Device, lab: Lab, dial: Dial) -> None:
+    """Each way of being silent on a vService of its own, that has but one of its times set."""
     await plug(device, lab, "dmz", "a")
-    await device.apply(single(A, protocol=protocol, timeouts=timeouts))
-    began = time.monotonic()
-    client = await dial(lab.hosts["dmz"], VIP, first=sent)
-    received = await client.ended()
-    assert 0.4 - EARLY_S <= time.monotonic() - began < 0.4 + LATE_S
-    assert received.startswith(answer), received
-
-
-async def test_a_member_that_never_answers_costs_its_client_no_more_than_the_time_set(
-    device: Device, lab: Lab, dial: Dial
-) -> None:
-    await plug(device, lab, "dmz", "a")
+    cases = [
+        ("TCP", "clientIdle", b"", b""),
+        ("TCP", "memberIdle", b"", b""),
+        ("HTTP", "httpRequest", REQUEST[:10], b"HTTP/1.1 408 "),
+        ("HTTP", "httpRequest", b"", b""),
+        ("HTTP", "httpKeepAlive", REQUEST, b"HTTP/1.1 200 "),
+        ("HTTP", "clientIdle", b"POST / HTTP/1.1\r\nHost: vip\r\nContent-Length: 9\r\n\r\n", b"HTTP/1.1 "),
+        # The last one's member takes what it is sent and never answers.
+        ("HTTP", "memberIdle", REQUEST, b"HTTP/1.1 504 "),
+    ]
     silent = {**A, "port": 8082}
+    members = [A] * (len(cases) - 1) + [silent]
 
     async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(-1)
         writer.close()
 
-    async with served(lab.hosts["a"], "10.0.0.5:8082", say_nothing):
-        await device.apply(single(silent, protocol="HTTP", timeouts={"memberIdle": "0.4s"}))
-        client = await dial(lab.hosts["dmz"], VIP)
+    async def is_closed(port: int, sent: bytes, answer: bytes) -> None:
         began = time.monotonic()
-        client.send()
-        assert (await client.answer())[0] == 504
-        assert 0.4 - EARLY_S <= time.monotonic() - began < 0.4 + LATE_S
+        received = await (await dial(lab.hosts["dmz"], f"{VIP}:{port}", first=sent)).ended()
+        assert received.startswith(answer), (port, received)
+        assert 0.4 - EARLY_S <= time.monotonic() - began < 0.4 + LATE_S, port
+
+    async with served(lab.hosts["a"], "10.0.0.5:8082", say_nothing):
+        await device.apply(
+            *(
+                doc(
+                    f"vServices/v{port}",
+                    protocol=protocol,
+                    timeouts={timeout: "0.4s"},
+                    frontends=[frontend("fe", "dmz", VIP, port)],
+                    pools=[{"name": "main", "members": [members[port - 80]]}],
+                )
+                for port, (protocol, timeout, *_) in enumerate(cases, start=80)
+            )
+        )
+        await asyncio.gather(*(is_closed(port, sent, answer) for port, (_, _, sent, answer) in enumerate(cases, start=80)))
 
 
 async def test_who_keeps_speaking_is_not_closed(device: Device, lab: Lab, dial: Dial) -> None:

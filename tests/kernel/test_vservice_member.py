@@ -152,28 +152,22 @@ async def test_more_members_than_there_is_room_for_come_with_a_reload_that_ends_
     assert await clients["b"].is_kept()
 
 
-@pytest.mark.parametrize(
-    ("change", "served"),
-    [
-        ({"port": 8081}, {"c": 4, "b": 4}),
-        ({"address": "10.0.0.6", "port": 8082}, {"d": 4, "b": 4}),
-        ({"address": "fd00::5", "port": 8083}, {"six": 4, "b": 4}),
-        ({"weight": 3}, {"a": 6, "b": 2}),
-        ({"port": 8081, "weight": 3}, {"c": 6, "b": 2}),
-    ],
-    ids=["port", "address", "family", "weight", "port and weight"],
-)
-async def test_a_member_is_changed_without_a_reload(
-    device: Device, lab: Lab, change: dict[str, Any], served: dict[str, int]
-) -> None:
+async def test_a_member_is_changed_without_a_reload(device: Device, lab: Lab) -> None:
     await plug(device, lab, "dmz", "a", "b")
     await lab.hosts["a"].configure("addr add 10.0.0.6/24 dev eth0")
     for name, listen in (("c", "10.0.0.5:8081"), ("d", "10.0.0.6:8082"), ("six", "[fd00::5]:8083")):
         await backend(lab.hosts["a"], name, listen)
     await device.apply(single(A, B))
     before = await reloads(device)
-    await device.apply(single({**A, **change}, B))
-    assert await served_at(lab) == served
+    for change, served in (
+        ({"port": 8081}, {"c": 4, "b": 4}),
+        ({"address": "10.0.0.6", "port": 8082}, {"d": 4, "b": 4}),
+        ({"address": "fd00::5", "port": 8083}, {"six": 4, "b": 4}),
+        ({"port": 8081, "weight": 3}, {"c": 6, "b": 2}),
+        ({"weight": 1}, {"a": 4, "b": 4}),
+    ):
+        await device.apply(single({**A, **change}, B))
+        assert await served_at(lab) == served
     assert await reloads(device) == before
 
 

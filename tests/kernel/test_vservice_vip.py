@@ -27,7 +27,9 @@ _ETH_P_ALL = 0x0003
 _ARP, _IPV6 = b"\x08\x06", b"\x86\xdd"
 _ICMPV6, _NEIGHBOR_ADVERTISEMENT = 58, 136
 # The MAC address of the device's card.
-CARD_MAC = "02:00:00:00:00:01"
+CARD_MAC, OTHER_MAC = "02:00:00:00:00:01", "02:00:00:00:00:99"
+# As addresses of a link.
+ENTIRE = {f"{VIP}/32", f"{VIP6}/128"}
 
 
 def announced(frame: bytes) -> tuple[str, str] | None:
@@ -42,18 +44,19 @@ def announced(frame: bytes) -> tuple[str, str] | None:
 
 
 @contextlib.asynccontextmanager
-async def listening(host: Host) -> AsyncIterator[Callable[[str], Awaitable[str]]]:
-    """Hears what is announced on the host's link; call it with an address to wait for its announcement, and the MAC told."""
+async def listening(host: Host) -> AsyncIterator[Callable[..., Awaitable[dict[str, str]]]]:
+    """Hears what is announced on the host's link; call it with addresses to wait for all of them, and the MAC address of each."""
     loop = asyncio.get_running_loop()
     with socket_in(host.namespace, socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL)) as ear:
         ear.setblocking(False)  # noqa: FBT003 - the name of the parameter is the method's
 
-        async def hear(address: str) -> str:
+        async def hear(*wanted: str) -> dict[str, str]:
+            heard: dict[str, str] = {}
             async with asyncio.timeout(PATIENCE_S):
-                while True:
+                while not heard.keys() >= set(wanted):
                     told = announced(await loop.sock_recv(ear, 2048))
-                    if told is not None and told[0] == address:
-                        return told[1]
+                    heard |= [told] if told is not None and told[0] in wanted else []
+            return heard
 
         yield hear
 
@@ -100,39 +103,38 @@ async def test_a_vip_that_no_link_holds_is_on_the_loopback_and_is_served_over_a_
     assert set(await served_by(host, VIP)) == {"a"}
 
 
-@pytest.mark.parametrize(("vip", "network"), [(VIP, "203.0.113.1/24"), (VIP6, "2001:db8:1::1/64")], ids=["IPv4", "IPv6"])
-async def test_a_vip_moves_to_the_link_that_comes_to_hold_it_and_is_announced(
-    device: Device, lab: Lab, vip: str, network: str
-) -> None:
+async def test_vips_move_to_the_link_that_comes_to_hold_them_and_are_announced(device: Device, lab: Lab) -> None:
     await plug(device, lab, "a")
-    entire = f"{vip}/{ipaddress.ip_address(vip).max_prefixlen}"
-    await device.apply(doc("routeTables/dmz"), single(A, entry={"address": vip}))
-    assert entire in await addresses("lo", "dmz")
+    frontends = frontend("four", "dmz", VIP), frontend("six", "dmz", VIP6)
+    await device.apply(doc("routeTables/dmz"), vservice("web", *frontends, main=[A]))
+    assert await addresses("lo", "dmz") >= ENTIRE
     host = await lab.host("dmz", Cable("card-dmz", card_mac=CARD_MAC), NETWORKS["dmz"][1])
     async with listening(host) as hear:
-        await device.apply(lan("dmz", network))
-        assert await hear(vip) == CARD_MAC
-    assert entire in await addresses("lan", "dmz")
-    assert entire not in await addresses("lo", "dmz")
-    assert await is_served(host, f"[{vip}]" if ":" in vip else vip)
-    # And back where it was when the link goes.
+        await device.apply(lan("dmz", *NETWORKS["dmz"][0]))
+        assert await hear(VIP, VIP6) == {VIP: CARD_MAC, VIP6: CARD_MAC}
+    assert await addresses("lan", "dmz") >= ENTIRE
+    assert not ENTIRE & await addresses("lo", "dmz")
+    assert await is_served(host, VIP)
+    assert await is_served(host, f"[{VIP6}]")
+    # And back where they were when the link goes.
     await device.delete("interfaces/dmz-lan")
-    assert entire in await addresses("lo", "dmz")
+    assert await addresses("lo", "dmz") >= ENTIRE
 
 
-@pytest.mark.parametrize("vip", [VIP, VIP6], ids=["IPv4", "IPv6"])
-async def test_a_new_vip_is_announced_and_replaces_what_neighbours_knew(device: Device, lab: Lab, vip: str) -> None:
-    """Such as of an appliance that had the address before."""
+async def test_new_vips_are_announced_and_replace_what_neighbours_knew(device: Device, lab: Lab) -> None:
+    """Such as of an appliance that had the addresses before."""
     await plug(device, lab, "dmz", "a")
     host = lab.hosts["dmz"]
-    await host.configure(f"neighbor replace {vip} lladdr 02:00:00:00:00:99 dev eth0 nud stale")
+    known = (f"neighbor replace {vip} lladdr {OTHER_MAC} dev eth0 nud stale" for vip in (VIP, VIP6))
+    await host.configure(*known)
     card = await link("lan", "dmz")
     assert card is not None
     async with listening(host) as hear:
-        await device.apply(single(A, entry={"address": vip}))
-        assert await hear(vip) == card["address"]
-    assert await neighbor(host, vip) == card["address"]
-    assert await is_served(host, f"[{vip}]" if ":" in vip else vip)
+        await device.apply(vservice("web", frontend("four", "dmz", VIP), frontend("six", "dmz", VIP6), main=[A]))
+        assert await hear(VIP, VIP6) == dict.fromkeys((VIP, VIP6), card["address"])
+    for vip in (VIP, VIP6):
+        assert await neighbor(host, vip) == card["address"]
+        assert await is_served(host, f"[{vip}]")
 
 
 async def test_an_announced_vip_is_added_to_its_link_but_once(device: Device, lab: Lab) -> None:
@@ -145,18 +147,18 @@ async def test_an_announced_vip_is_added_to_its_link_but_once(device: Device, la
     assert (await ip("route", "get", "203.0.113.9", table="dmz"))[0]["prefsrc"] == "203.0.113.1"
 
 
-@pytest.mark.parametrize("protocol", ["TCP", "HTTP"])
-async def test_each_port_of_a_range_leads_to_the_same_port_of_its_member(device: Device, lab: Lab, protocol: str) -> None:
+async def test_each_port_of_a_range_leads_to_the_same_port_of_its_member(device: Device, lab: Lab) -> None:
     await plug(device, lab, "dmz", "a", "b")
-    for port in range(8000, 8004):
+    for port in (8000, 8003):
         for table in ("a", "b"):
             await backend(lab.hosts[table], f"{table}{port}", f"10.0.0.5:{port}")
     members = {**A, "port": 0}, {**B, "port": 0}
-    await device.apply(single(*members, protocol=protocol, entry={"port": 8000, "endPort": 8003}))
-    for port in range(8000, 8004):
-        assert sorted(await served_by(lab.hosts["dmz"], f"{VIP}:{port}", 4)) == sorted([f"a{port}", f"b{port}"] * 2)
-    for port in (7999, 8004):
-        assert await is_refused(lab.hosts["dmz"], f"{VIP}:{port}")
+    for protocol in ("TCP", "HTTP"):
+        await device.apply(single(*members, protocol=protocol, entry={"port": 8000, "endPort": 8003}))
+        for port in (8000, 8003):
+            assert sorted(await served_by(lab.hosts["dmz"], f"{VIP}:{port}", 4)) == sorted([f"a{port}", f"b{port}"] * 2)
+        for port in (7999, 8004):
+            assert await is_refused(lab.hosts["dmz"], f"{VIP}:{port}")
 
 
 async def test_a_range_leads_to_one_port_where_its_member_has_one(device: Device, lab: Lab) -> None:
@@ -179,25 +181,20 @@ async def test_a_range_that_shrinks_gives_its_ports_back(device: Device, lab: La
     assert await last.name() == "a"
 
 
-@pytest.mark.parametrize(
-    ("ports", "is_taken"),
-    [
-        *[(taken, True) for taken in ((80, 0), (89, 0), (85, 86), (70, 80), (89, 99), (70, 99))],
-        *[(free, False) for free in ((90, 99), (70, 79), (79, 0), (90, 0))],
-    ],
-    ids=str,
-)
-async def test_ports_of_a_vip_belong_to_one_vservice(device: Device, ports: tuple[int, int], is_taken: bool) -> None:
+async def test_ports_of_a_vip_belong_to_one_vservice(device: Device) -> None:
     await device.apply(doc("routeTables/dmz"), doc("routeTables/a"))
     await device.apply(single(A, entry={"port": 80, "endPort": 89}))
-    port, end_port = ports
-    second = vservice("second", frontend("fe", "dmz", VIP, port) | {"endPort": end_port}, main=[A])
-    if not is_taken:
-        await device.apply(second)
-        return
-    with pytest.raises(errors.AlreadyExists, match="vServices/web") as raised:
-        await device.apply(second, wait=False)
-    assert raised.value.reason == "VIP_TAKEN"
+
+    def second(port: int, end_port: int) -> str:
+        return vservice("second", frontend("fe", "dmz", VIP, port) | {"endPort": end_port}, main=[A])
+
+    for ports in ((80, 0), (89, 0), (85, 86), (70, 80), (89, 99), (70, 99)):
+        with pytest.raises(errors.AlreadyExists, match="vServices/web") as raised:
+            await device.apply(second(*ports), wait=False)
+        assert raised.value.reason == "VIP_TAKEN"
+    # Each in the place of the one before.
+    for ports in ((90, 99), (70, 79), (79, 0), (90, 0)):
+        await device.apply(second(*ports))
 
 
 async def test_the_same_vip_and_port_belong_to_another_vservice_in_another_table(device: Device, lab: Lab) -> None:

@@ -84,7 +84,7 @@ def _settle(fork: agents.Fork, launcher: socket.socket, layout: Layout, zygote: 
         # The launcher is gone and so is the zygote: its next life has forked, or will fork, this agent anew.
         sys.exit("the launcher is gone")
     privilege.set_name(f"agent-{fork.table}")
-    listener = session.listen(layout.agent_socket(fork.table), mode=0o660, gid=layout.uid("nsmanager"))
+    listener = session.listen(layout.agent_socket(fork.table), mode=0o660, gid=layout.agents_gid)
     privilege.drop()
     # A launcher that died a moment ago finds the agent by its record when it is back.
     with contextlib.suppress(OSError):

@@ -73,9 +73,9 @@ class Counting:
             try:
                 async with self._lock:
                     return await self._read(sections)
-            except errors.EngineUnavailable:
+            except errors.EngineUnavailable as error:
                 if time.monotonic() > deadline:
-                    raise
+                    raise errors.EngineUnavailable(error.reason, error.message, engine="haproxy") from error
             await asyncio.sleep(_STEP_S)
 
     async def before_reload(self) -> None:

@@ -1,48 +1,159 @@
-"""A HAProxy of values: takes a configuration whole or not at all, as the real one does, and says no more than it does."""
+"""A HAProxy of values, with its launcher: takes a configuration whole or not at all, changes servers while it runs, and starts
+again with the text that was kept. It says no more than the real one does.
+
+What is written here of HAProxy 2.6 was seen with the real one; the words for its runtime CLI are those of the driver.
+"""
 
 import dataclasses
+import re
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from services.proxy import model, plan, render
+from services.proxy.driver import master
 from services.proxy.plan import trial
 from tests.unit.proxy import sample
+
+Line = tuple[str, str]
+
+_SECTION = re.compile(r"(?:frontend|backend) (\S+) from (?:tcp|http)")
+_BIND = re.compile(r"    bind ipv[46]@(\S+):(\d+)(?:-(\d+))? namespace (\S+) name \4 ")
+_SERVER = re.compile(
+    r"    server (\S+) ipv[46]@([0-9.]+|\[[0-9a-f:]+\])(?::(\d+))? id (\d+) namespace (\S+)(?: send-proxy(?:-v2)?)?"
+    r" weight (\d+)(?: maxconn (\d+))?( disabled)?"
+)
+_SET = re.compile(r"set (?:maxconn )?server (\S+)/(\S+) (?:(addr|weight|state) )?(\S+)(?: port (\d+))?")
+
+
+@dataclass
+class Worker:
+    """A HAProxy process that has read `config`. `connections`: of each line, now; `counted`: all that there ever were."""
+
+    config: str
+    structure: str = ""
+    listeners: frozenset[render.Part] = frozenset()
+    servers: dict[Line, tuple[int, render.Server]] = field(default_factory=dict)
+    connections: Counter[Line] = field(default_factory=Counter)
+    counted: Counter[Line] = field(default_factory=Counter)
+
+    @property
+    def seen(self) -> Mapping[str, Mapping[str, plan.Seen]]:
+        result: dict[str, dict[str, plan.Seen]] = {}
+        for (section, name), (number, server) in self.servers.items():
+            line = (section, name)
+            shown = plan.Seen(server, number, self.connections[line], self.counted[line])
+            result.setdefault(section, {})[name] = shown
+        return result
+
+    def command(self, words: str) -> None:
+        """One of the runtime CLI."""
+        found = _SET.fullmatch(words)
+        assert found, f"not a command of HAProxy: {words}"
+        section, name, what, value, port = found.groups()
+        number, server = self.servers[section, name]
+        self.servers[section, name] = number, changed(server, what, value, port)
+
+
+def changed(server: render.Server, what: str | None, value: str, port: str | None) -> render.Server:
+    """The server after `set server ... <what> <value> [port <port>]`, or `set maxconn server ... <value>`."""
+    match what:
+        case "addr":
+            assert port not in {None, "0"}
+            assert not server.socket.endswith(":0"), "HAProxy cannot be led back from it"
+            return dataclasses.replace(server, socket=f"[{value}]:{port}" if ":" in value else f"{value}:{port}")
+        case "weight":
+            assert 0 <= int(value) <= 256
+            return dataclasses.replace(server, weight=int(value))
+        case "state":
+            return dataclasses.replace(server, enabled={"ready": True, "maint": False}[value])
+    return dataclasses.replace(server, max_connections=int(value))
+
+
+def read(config: str) -> Worker:
+    """What HAProxy makes of a text."""
+    found = re.search(r"^    description (\S+)$", config, re.MULTILINE)
+    worker = Worker(config, found[1] if found else "")
+    listeners: set[render.Part] = set()
+    section = ""
+    for line in config.splitlines():
+        if title := _SECTION.fullmatch(line):
+            section = title[1]
+        elif bind := _BIND.match(line):
+            host, first, last, namespace = bind.groups()
+            ports = range(int(first), int(last or first) + 1)
+            listeners.update(render.Part(section, namespace, f"{host}:{port}") for port in ports)
+        elif server := _SERVER.fullmatch(line):
+            name, host, port, number, _, weight, limit, disabled = server.groups()
+            assert (section, name) not in worker.servers
+            shown = render.Server(f"{host}:{port or 0}", int(weight), not disabled, int(limit or 0))
+            worker.servers[section, name] = int(number), shown
+        else:
+            assert not line.startswith(("    bind", "    server", "frontend", "backend")), line
+    worker.listeners = frozenset(listeners)
+    return worker
 
 
 @dataclass
 class Engine:
-    """`held`: listeners that cannot be opened; `faulty`: parts that the check of the file names; `starts`: texts it was given."""
+    """`held`: listeners that cannot be opened; `faulty`: parts that the check of the file names; `is_broken`: it starts with
+    nothing; `starts`: texts it was given."""
 
     held: frozenset[render.Part] = frozenset()
     faulty: frozenset[render.Part] = frozenset()
+    is_broken: bool = False
     observed: plan.Observed = field(
         default_factory=lambda: plan.Observed(sample.LIMITS, namespaces=frozenset(sample.TABLES.values()))
     )
     starts: list[str] = field(default_factory=list)
-    # Every set of parts that was ever served.
+    # Every set of listeners that was ever open.
     served: list[frozenset[render.Part]] = field(default_factory=list)
+    # The current one first; the others only finish what they have.
+    workers: list[Worker] = field(default_factory=list)
+    # What it would start with.
+    kept: str = ""
+
+    @property
+    def servers(self) -> Mapping[Line, render.Server]:
+        """Of the current worker."""
+        return {line: server for line, (_, server) in self.workers[0].servers.items()} if self.workers else {}
+
+    @property
+    def ids(self) -> Mapping[Line, int]:
+        return {line: number for line, (number, _) in self.workers[0].servers.items()} if self.workers else {}
 
     def apply(self, op: plan.Operation) -> bool:
         """Whether it worked."""
-        if isinstance(op, plan.StopEngine):
-            self._become(running=False, digest="", serving=frozenset())
-            return True
-        self.starts.append(op.config)
-        parts = trial.parts(op.config)
-        if words := " ".join(f"[/run/x.cfg:{number}] : no" for number, part in parts.items() if part in self.faulty):
-            self._become(trial=plan.failed(self.observed.trial, op.config, op.new, words))
-            return False
-        if self.held & set(parts.values()):
-            self._become(
-                trial=plan.failed(self.observed.trial, op.config, op.new, "cannot open a listener"), running=True, digest=""
-            )
-            return False
-        self._become(
-            trial=plan.succeeded(self.observed.trial),
-            running=True,
-            digest=plan.digest(op.config),
-            serving=frozenset(parts.values()),
-        )
+        match op:
+            case plan.StopEngine():
+                self.workers, self.kept = [], ""
+                self._look(running=False)
+            case plan.StartEngine():
+                return self._start(op)
+            case plan.SaveEngine():
+                if words := self._against(op.config):
+                    raise AssertionError(f"what is kept would not start: {words}")
+                self.kept = op.config
+                self._look()
+            case plan.SetServer():
+                self._set(op)
         return True
+
+    def crash(self) -> None:
+        """All of it is gone; the launcher starts it again with what was kept, if HAProxy takes it."""
+        self.workers = [] if self._against(self.kept) else [read(self.kept)]
+        self._look()
+
+    def carry(self, section: str, name: str, connections: int) -> None:
+        """That many clients came since, and stay."""
+        self.workers[0].connections[section, name] += connections
+        self.workers[0].counted[section, name] += connections
+        self._look()
+
+    def end(self, section: str, name: str) -> None:
+        """Of all workers."""
+        for worker in self.workers:
+            worker.connections[section, name] = 0
 
     def settle(self, desired: model.Desired, rounds: int = 60) -> int:
         """Rounds until nothing is left to do."""
@@ -52,8 +163,56 @@ class Engine:
                 return count
             for op in ops:
                 self.apply(op)
-        raise AssertionError(f"not settled after {rounds} rounds")
+        raise AssertionError(f"not settled after {rounds} rounds: {plan.plan(desired, self.observed)}")
 
-    def _become(self, **fields: object) -> None:
-        self.observed = dataclasses.replace(self.observed, **fields)  # type: ignore[arg-type]
-        self.served.append(self.observed.serving)
+    def enter(self, namespaces: frozenset[str]) -> None:
+        """Those that there are from now on."""
+        self.observed = dataclasses.replace(self.observed, namespaces=namespaces)
+
+    def _against(self, config: str) -> str:
+        """What the check of a text says."""
+        numbers = [number for number, part in trial.parts(config).items() if part in self.faulty]
+        for number, line in enumerate(config.splitlines(), start=1):
+            found = re.search(r" namespace (\S+)", line)
+            if found and found[1] not in self.observed.namespaces:
+                numbers.append(number)
+        return " ".join(f"[/run/x.cfg:{number}] : no" for number in numbers)
+
+    def _start(self, op: plan.StartEngine) -> bool:
+        self.starts.append(op.config)
+        if words := self._against(op.config):
+            self._look(trial=plan.failed(self.observed.trial, op.config, op.new, words))
+            return False
+        worker = read(op.config)
+        if self.is_broken or self.held & worker.listeners:
+            failed = plan.failed(self.observed.trial, op.config, op.new, "cannot open a listener")
+            self._look(trial=failed, running=True)
+            return False
+        self.workers = [worker, *self.workers]
+        for section, name in op.ended:
+            self.end(section, name)
+        self.kept = op.config
+        self._look(trial=plan.succeeded(self.observed.trial), running=True)
+        return True
+
+    def _set(self, op: plan.SetServer) -> None:
+        worker = self.workers[0]
+        assert worker.servers[op.section, op.name][1] == op.before
+        for words in master.commands(op):
+            worker.command(words)
+        if op.ends:
+            self.end(op.section, op.name)
+        self._look()
+
+    def _look(self, **fields: object) -> None:
+        """What the driver sees of it now."""
+        worker = self.workers[0] if self.workers else Worker("")
+        self.observed = dataclasses.replace(
+            self.observed,
+            digest=plan.digest(self.kept) if self.kept else "",
+            structure=worker.structure,
+            listeners=worker.listeners,
+            servers=worker.seen,
+            **fields,  # type: ignore[arg-type]
+        )
+        self.served.append(self.observed.listeners)

@@ -1,6 +1,7 @@
 """What is done to HAProxy, and that it comes to an end."""
 
 import dataclasses
+import ipaddress
 
 import pytest
 from hypothesis import given
@@ -10,9 +11,23 @@ from services.proxy import model, plan, render
 from tests.unit.proxy import sample
 from tests.unit.proxy.engine import Engine
 
+# What is seen of a HAProxy that does not answer.
+SILENT = {"structure": "", "listeners": frozenset(), "servers": {}}
+
 
 def desired(*services: model.VService, tables: dict[str, str] | None = None, leaving: tuple[str, ...] = ()) -> model.Desired:
     return model.Desired(services, sample.TABLES if tables is None else tables, frozenset(leaving))
+
+
+def with_members(*members: model.Member) -> model.Desired:
+    vservice = sample.vservice()
+    return desired(dataclasses.replace(vservice, pools=(dataclasses.replace(vservice.pools[0], members=members),)))
+
+
+def member(name: str = "a1", host: int = 5, **fields: object) -> model.Member:
+    address = ipaddress.ip_address(f"10.0.0.{host}")
+    made = model.Member(name, "routeTables/tenant-a", address, 8080)
+    return dataclasses.replace(made, **fields)  # type: ignore[arg-type]
 
 
 def test_without_vservices_nothing_is_started() -> None:
@@ -22,7 +37,7 @@ def test_without_vservices_nothing_is_started() -> None:
 def test_the_first_vservice_starts_the_engine() -> None:
     (op,) = plan.plan(desired(sample.vservice()), Engine().observed)
     assert isinstance(op, plan.StartEngine)
-    assert "frontend vs.web.fe.fe\n" in op.config
+    assert "frontend vs.web.fe.fe from tcp\n" in op.config
     assert op.new == {sample.listener()}
 
 
@@ -46,7 +61,14 @@ def test_the_last_vservice_stops_the_engine() -> None:
 
 @pytest.mark.parametrize(
     "drift",
-    [{"running": False, "digest": "", "serving": frozenset()}, {"digest": ""}, {"digest": "0" * 64}, {"serving": frozenset()}],
+    [
+        {"running": False, "digest": "", **SILENT},
+        {"digest": "", **SILENT},
+        SILENT,
+        {"structure": "0" * 32},
+        {"listeners": frozenset()},
+        {"servers": {}},
+    ],
 )
 def test_an_engine_that_is_not_as_it_was_left_is_started_again(drift: dict[str, object]) -> None:
     engine = Engine()
@@ -57,27 +79,162 @@ def test_an_engine_that_is_not_as_it_was_left_is_started_again(drift: dict[str, 
     assert plan.digest(op.config) == engine.observed.digest
 
 
+@pytest.mark.parametrize("digest", ["", "0" * 64])
+def test_a_file_that_is_not_what_runs_is_written_without_a_reload(digest: str) -> None:
+    engine = Engine()
+    engine.settle(desired(sample.vservice()))
+    expected = engine.observed.digest
+    engine.observed = dataclasses.replace(engine.observed, digest=digest)
+    (op,) = plan.plan(desired(sample.vservice()), engine.observed)
+    assert isinstance(op, plan.SaveEngine)
+    assert plan.digest(op.config) == expected
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        member(weight=7),
+        member(state="drain"),
+        member(state="disabled"),
+        member(host=6),
+        member(port=81),
+        member(max_connections=9),
+        member(address=ipaddress.ip_address("fd00::6"), weight=256),
+    ],
+)
+def test_a_member_changes_while_haproxy_runs_and_in_the_file(changed: model.Member) -> None:
+    engine = Engine()
+    engine.settle(with_members(member()))
+    change, save = plan.plan(with_members(changed), engine.observed)
+    assert isinstance(change, plan.SetServer)
+    assert isinstance(save, plan.SaveEngine)
+    assert (change.section, change.name, change.resource) == ("vs.web.po.main", "a1.tenant-a.21", "vServices/web")
+    assert (change.before, change.wanted.socket) == (render.Server("10.0.0.5:8080", 1, enabled=True), changed.socket)
+    engine.settle(with_members(changed))
+    assert len(engine.starts) == 1
+    before = engine.servers
+    engine.crash()
+    assert engine.servers == before
+    assert plan.plan(with_members(changed), engine.observed) == ()
+
+
+@pytest.mark.parametrize("port", [0, 8080])
+def test_a_member_at_the_port_of_arrival_becomes_so_by_a_reload(port: int) -> None:
+    """HAProxy cannot be led back from it."""
+    engine = Engine()
+    engine.settle(with_members(member(port=8080 - port)))
+    engine.settle(with_members(member(port=port)))
+    assert len(engine.starts) == 2
+    assert engine.servers["vs.web.po.main", "a1.tenant-a.21"].socket == f"10.0.0.5:{port}"
+
+
+def test_who_goes_rests_before_another_begins() -> None:
+    engine = Engine()
+    engine.settle(with_members(member("a1", 5), member("b1", 6, state="disabled"), member("c1", 7)))
+    wanted = with_members(member("a1", 5, state="disabled"), member("b1", 6), member("c1", 7, weight=3))
+    changes = [op for op in plan.plan(wanted, engine.observed) if isinstance(op, plan.SetServer)]
+    assert [(op.name, op.wanted.enabled) for op in changes] == [
+        ("a1.tenant-a.21", False),
+        ("b1.tenant-a.21", True),
+        ("c1.tenant-a.21", True),
+    ]
+
+
+def test_who_is_disabled_loses_his_connections_of_every_worker() -> None:
+    engine = Engine()
+    engine.settle(with_members(member("a1", 5), member("b1", 6)))
+    for name in ("a1.tenant-a.21", "b1.tenant-a.21"):
+        engine.carry("vs.web.po.main", name, 3)
+    # Something else is structure: those three stay with the worker from before.
+    other = sample.vservice("other", port=81)
+    (both,) = with_members(member("a1", 5), member("b1", 6)).services
+    engine.settle(desired(both, other))
+    (disabled,) = with_members(member("a1", 5, state="disabled"), member("b1", 6)).services
+    (change, _) = plan.plan(desired(disabled, other), engine.observed)
+    assert isinstance(change, plan.SetServer)
+    assert change.ends
+    engine.settle(desired(disabled, other))
+    left = [dict(worker.connections) for worker in engine.workers]
+    assert [each.get(("vs.web.po.main", "a1.tenant-a.21"), 0) for each in left] == [0, 0]
+    assert [each.get(("vs.web.po.main", "b1.tenant-a.21"), 0) for each in left] == [0, 3]
+
+
+def test_who_is_disabled_by_a_reload_loses_his_connections_too() -> None:
+    engine = Engine()
+    engine.settle(with_members(member("a1", 5), member("b1", 6)))
+    (disabled,) = with_members(member("a1", 5, state="disabled"), member("b1", 6)).services
+    (op,) = plan.plan(desired(disabled, sample.vservice("other", port=81)), engine.observed)
+    assert isinstance(op, plan.StartEngine)
+    assert op.ended == (("vs.web.po.main", "a1.tenant-a.21"),)
+
+
+def test_a_disabled_member_on_a_spare_line_is_found_in_the_worker_from_before() -> None:
+    engine = Engine()
+    engine.settle(with_members(member("a1", 5)))
+    engine.settle(with_members(member("a1", 5), member("b1", 6)))
+    (disabled,) = with_members(member("a1", 5), member("b1", 6, state="disabled")).services
+    (op,) = plan.plan(desired(disabled, sample.vservice("other", port=81)), engine.observed)
+    assert isinstance(op, plan.StartEngine)
+    assert op.ended == (("vs.web.po.main", "_1.tenant-a.21"),)
+
+
+@pytest.mark.parametrize("changed", [member(state="drain"), member(host=6), member(weight=9)])
+def test_nobody_elses_connections_are_ended(changed: model.Member) -> None:
+    engine = Engine()
+    engine.settle(with_members(member()))
+    engine.carry("vs.web.po.main", "a1.tenant-a.21", 3)
+    (change, _) = plan.plan(with_members(changed), engine.observed)
+    assert isinstance(change, plan.SetServer)
+    assert not change.ends
+
+
+def test_connections_that_came_to_a_disabled_member_meanwhile_are_ended_too() -> None:
+    engine = Engine()
+    engine.settle(with_members(member(state="disabled")))
+    assert plan.plan(with_members(member(state="disabled")), engine.observed) == ()
+    engine.carry("vs.web.po.main", "a1.tenant-a.21", 1)
+    (change,) = plan.plan(with_members(member(state="disabled")), engine.observed)
+    assert isinstance(change, plan.SetServer)
+    assert change.ends
+    engine.settle(with_members(member(state="disabled")))
+
+
 def test_while_no_table_is_there_the_engine_runs_without_listeners() -> None:
     engine = Engine()
     engine.settle(desired(sample.vservice(), tables={}))
     assert engine.observed.running
-    assert engine.observed.serving == frozenset()
+    assert engine.observed.listeners == frozenset()
+    assert engine.servers == {}
 
 
 def test_a_table_that_engines_cannot_enter_is_left_out_before_it_stops_the_others() -> None:
     engine = Engine()
-    engine.observed = dataclasses.replace(engine.observed, namespaces=frozenset({"dmz.11"}))
+    engine.enter(frozenset({"dmz.11"}))
     engine.settle(desired(sample.vservice()))
-    assert engine.observed.serving == {sample.listener()}
+    assert engine.observed.listeners == {sample.listener()}
     assert "tenant-a" not in engine.starts[-1]
 
 
 def test_a_table_that_was_made_anew_is_served_from_the_new_namespace() -> None:
     engine = Engine()
     engine.settle(desired(sample.vservice()))
-    engine.observed = dataclasses.replace(engine.observed, namespaces=engine.observed.namespaces | {"dmz.12"})
+    engine.enter(engine.observed.namespaces | {"dmz.12"})
     engine.settle(desired(sample.vservice(), tables={**sample.TABLES, "routeTables/dmz": "dmz.12"}))
-    assert engine.observed.serving == {sample.listener(namespace="dmz.12"), sample.server()}
+    assert engine.observed.listeners == {sample.listener(namespace="dmz.12")}
+
+
+def test_the_file_that_is_kept_starts_when_a_table_has_gone() -> None:
+    """A line that nobody has names its namespace as well."""
+    engine = Engine()
+    elsewhere = member("b1", 5, table="routeTables/tenant-b")
+    engine.settle(with_members(member(), elsewhere))
+    engine.settle(with_members(member()))
+    assert len(engine.starts) == 1
+    engine.enter(frozenset({"dmz.11", "tenant-a.21"}))
+    engine.settle(with_members(member()))
+    assert "tenant-b" not in engine.kept
+    engine.crash()
+    assert engine.observed.listeners == {sample.listener()}
 
 
 def test_a_part_that_the_check_names_is_left_out_at_once() -> None:
@@ -87,7 +244,8 @@ def test_a_part_that_the_check_names_is_left_out_at_once() -> None:
     engine.settle(desired(*services))
     assert len(engine.starts) == 2
     assert set(engine.observed.trial.refused) == {faulty}
-    assert len(engine.observed.serving) == 39
+    assert len(engine.observed.listeners) == 20
+    assert len([line for line in engine.servers if line[1].startswith("a1.")]) == 19
 
 
 def test_a_lone_listener_that_cannot_be_opened_does_not_stop_what_runs() -> None:
@@ -95,8 +253,30 @@ def test_a_lone_listener_that_cannot_be_opened_does_not_stop_what_runs() -> None
     engine.settle(desired(sample.vservice("a")))
     engine.settle(desired(sample.vservice("a"), sample.vservice("b", port=81)))
     assert set(engine.observed.trial.refused) == {sample.listener("b", port=81)}
-    assert engine.observed.serving == {sample.listener("a"), sample.server("a"), sample.server("b")}
+    assert engine.observed.listeners == {sample.listener("a")}
+    assert {section for section, _ in engine.servers} == {"vs.a.po.main", "vs.b.po.main"}
     assert len(engine.starts) == 3
+
+
+def test_a_range_is_left_out_whole_where_one_of_its_ports_cannot_be_opened() -> None:
+    ranged = dataclasses.replace(sample.vservice().frontends[0], end_port=82)
+    services = [dataclasses.replace(sample.vservice(), frontends=(ranged,)), sample.vservice("other", port=90)]
+    engine = Engine(held=frozenset({sample.listener(port=81)}))
+    engine.settle(desired(*services))
+    assert set(engine.observed.trial.refused) == {render.Part("vs.web.fe.fe", "dmz.11", "203.0.113.10:80-82")}
+    assert engine.observed.listeners == {sample.listener("other", port=90)}
+
+
+def test_a_range_of_which_a_port_is_closed_is_opened_again() -> None:
+    ranged = dataclasses.replace(sample.vservice().frontends[0], end_port=82)
+    wanted = desired(dataclasses.replace(sample.vservice(), frontends=(ranged,)))
+    engine = Engine()
+    engine.settle(wanted)
+    assert engine.observed.listeners == {sample.listener(port=port) for port in (80, 81, 82)}
+    engine.observed = dataclasses.replace(engine.observed, listeners=engine.observed.listeners - {sample.listener(port=82)})
+    (op,) = plan.plan(wanted, engine.observed)
+    assert isinstance(op, plan.StartEngine)
+    assert op.new == {render.Part("vs.web.fe.fe", "dmz.11", "203.0.113.10:80-82")}
 
 
 @given(
@@ -119,7 +299,7 @@ def test_exactly_what_cannot_be_opened_is_left_out_and_the_rest_served_throughou
     engine.served.clear()
     wanted = (before | added) - removed
     engine.settle(desired(*services(wanted)))
-    assert engine.observed.serving & listeners(set(range(41))) == listeners(wanted - held)
+    assert engine.observed.listeners == listeners(wanted - held)
     if wanted:
         assert listeners(wanted & held) <= engine.observed.trial.refused.keys()
         always = listeners((before & wanted) - held)
@@ -131,11 +311,11 @@ def test_a_culprit_among_many_is_found_in_few_tries() -> None:
     engine = Engine(held=frozenset({sample.listener("v33", port=34)}))
     engine.settle(desired(*services))
     assert len(engine.starts) <= 10
-    assert len(engine.observed.serving) == 127
+    assert len(engine.observed.listeners) == 63
 
 
 def test_a_fault_that_is_in_no_listener_is_not_put_on_them_for_good() -> None:
-    engine = Engine(held=frozenset({sample.server()}))
+    engine = Engine(is_broken=True)
     seen = []
     for _ in range(4):
         (op,) = plan.plan(desired(sample.vservice()), engine.observed)
@@ -144,6 +324,18 @@ def test_a_fault_that_is_in_no_listener_is_not_put_on_them_for_good() -> None:
     assert seen == [1, 0, 1, 0]
 
 
+def test_members_go_on_changing_while_another_vservice_cannot_be_applied() -> None:
+    """What is wrong with one is left out of the text, so that the others' changes need no reload."""
+    engine = Engine(held=frozenset({sample.listener("b", port=81)}))
+    blocked = sample.vservice("b", port=81)
+    engine.settle(desired(*with_members(member()).services, blocked))
+    tried = len(engine.starts)
+    engine.settle(desired(*with_members(member(weight=9), member("b1", 6)).services, blocked))
+    assert len(engine.starts) == tried
+    assert engine.servers["vs.web.po.main", "a1.tenant-a.21"].weight == 9
+
+
 def test_operations_do_not_show_the_whole_text() -> None:
     (op,) = plan.plan(desired(sample.vservice()), Engine().observed)
-    assert repr(op) == "StartEngine(resource='engines/haproxy')"
+    assert repr(op) == "StartEngine(ended=(), resource='engines/haproxy')"
+    assert repr(plan.SaveEngine("x" * 100)) == "SaveEngine(resource='engines/haproxy')"

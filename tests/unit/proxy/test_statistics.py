@@ -1,11 +1,14 @@
 """What HAProxy's workers count, added up, and what is said of it."""
 
 import ipaddress
+from collections.abc import Sequence
+from typing import cast
 
 import pytest
 
+from crossns.registry import Registry
 from crossns.v1 import v_service_pb2
-from services.proxy import model, plan
+from services.proxy import model, plan, servicer
 from tests.unit.proxy import sample
 from tests.unit.proxy.show_stat import row, table
 
@@ -210,3 +213,44 @@ def test_members_of_one_address_in_two_tables_are_two() -> None:
     rows = ("a1.tenant-a.21", 1), ("b1.tenant-b.22", 2), ("_1.tenant-a.21", 10), ("_1.tenant-b.22", 20)
     take(ledger, 1, *(row(POOL, name, OWN[1], stot=count) for name, count in rows))
     assert [each.traffic.connections_total for each in told(ledger, vservice).members] == [11, 22]
+
+
+class Stored:
+    """A registry with one vService."""
+
+    kind = servicer.V_SERVICE
+
+    def __init__(self, message: v_service_pb2.VService) -> None:
+        self._message = message
+
+    async def get(self, _name: str) -> v_service_pb2.VService:
+        return self._message
+
+
+async def asked(message: v_service_pb2.VService) -> list[Sequence[str]]:
+    """What HAProxy is asked for, for the statistics of a vService."""
+    asked: list[Sequence[str]] = []
+
+    async def count(sections: Sequence[str]) -> plan.Totals:
+        asked.append(sections)
+        return plan.Totals(5.0)
+
+    request = v_service_pb2.GetVServiceStatisticsRequest(name=message.name)
+    answer = await servicer.VServices(cast("Registry", Stored(message)), count).GetVServiceStatistics(request, None)
+    assert answer.HasField("counted_since") == bool(asked)
+    assert [each.name for each in answer.members] == ["main/a1", "main/b1"]
+    return asked
+
+
+async def test_haproxy_is_not_asked_for_what_it_was_not_given_yet() -> None:
+    """There may be none."""
+    message = sample.message()
+    # Another service was quicker.
+    message.status.frontends.add(name="dmz", service="nsmanager")
+    assert await asked(message) == []
+
+
+async def test_haproxy_is_asked_for_the_sections_of_the_vservice() -> None:
+    message = sample.message()
+    message.status.frontends.add(name="dmz", service="proxy")
+    assert await asked(message) == [("vs.web.fe.dmz", "vs.web.po.main")]
