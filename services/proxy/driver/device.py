@@ -13,7 +13,7 @@ from crossns import errors, operation
 from crossns.launcher import Launcher
 from crossns.layout import Layout
 from services.proxy import model, plan, render
-from services.proxy.driver import master
+from services.proxy.driver import ending, master
 from services.proxy.settings import Settings
 
 SERVICE = "proxy"
@@ -81,8 +81,7 @@ class Device:
                 await launcher.call(operation.SaveEngine(engine=ENGINE, config=op.config))
             case plan.SetServer():
                 await master.change(self._layout.haproxy_master, op)
-                if op.ends:
-                    await master.end_connections(self._layout.haproxy_master, [(op.section, op.name)])
+                await ending.end(self._layout.haproxy_master, op.ended)
             case plan.StartEngine():
                 await self._start(launcher, op)
 
@@ -97,8 +96,7 @@ class Device:
         self._trial = plan.succeeded(self._trial)
         # The worker from before is done then; changes that come meanwhile share the next reload.
         await asyncio.sleep(render.GRACE_S)
-        if op.ended:
-            await master.end_connections(self._layout.haproxy_master, op.ended)
+        await ending.end(self._layout.haproxy_master, op.ended)
 
     def _has_learned(self, op: plan.StartEngine, error: errors.PermanentError) -> bool:
         before, self._trial = self._trial, plan.failed(self._trial, op.config, op.new, error.message)

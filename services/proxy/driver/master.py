@@ -7,7 +7,7 @@ itself in a reload nobody answers for a moment; who must know tries again.
 import asyncio
 import csv
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,18 +16,19 @@ from services.proxy import plan, render
 
 # Structure, servers (4) and listeners (8) of all sections of the current worker.
 _LOOK = ("@1 show info", "@1 show stat -1 12 -1")
-_LISTENER, _OPEN, _MAINT = "3", "OPEN", "MAINT"
+_LISTENER, _MAINT = "3", "MAINT"
+# The others are open and at a limit for the moment.
+_OPEN = frozenset({"OPEN", "WAITING", "FULL"})
 # 5,000 vServices with 4 members each are 6 MB, told within a second.
 _ANSWER_MAX_S = 5.0
 _ANSWER_MAX_BYTES = 64 * 1024 * 1024
 _PIECE_BYTES = 64 * 1024
-_WORKER = re.compile(r"^(\d+)\s+worker\s", re.MULTILINE)
 _STRUCTURE = re.compile(r"^description: (\w+)$", re.MULTILINE)
-# What HAProxy says to a change that it made, or that was made already.
-_DONE = re.compile(r"(IP changed|port changed|no need to change|.* already)")
-_SESSION = re.compile(r"^(0x[0-9a-f]+): .* be=(\S+) srv=(\S+) ", re.MULTILINE)
-# Commands on a line, which HAProxy reads into one buffer.
-_BATCH = 100
+# What HAProxy says to an address that it took, or had already; to other changes that it makes it says nothing.
+_DONE = re.compile(
+    r"(IP changed from '\S+' to '\S+'|no need to change the addr)"
+    r"(, port changed from '\S+' to '\S+'|, no need to change the port)? by 'stats socket command'"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,19 +63,10 @@ async def look(path: Path) -> Look:
 async def change(path: Path, op: plan.SetServer) -> None:
     """Of the current worker; PermanentError with HAProxy's words where it does not."""
     answer = await ask(path, [f"@1 {command}" for command in commands(op)])
-    words = " ".join(line for line in answer.splitlines() if line and not _DONE.match(line))
+    words = " ".join(line for line in answer.splitlines() if line and not _DONE.fullmatch(line))
     if words:
         message = f"HAProxy does not change {op.section}/{op.name}: {errors.bounded(words)}"
         raise errors.PermanentError("ENGINE_REFUSED", message)
-
-
-async def end_connections(path: Path, servers: Collection[tuple[str, str]]) -> None:
-    """Of all workers. One that only finishes what it has knows of no server any more, but of its sessions."""
-    for worker in _WORKER.findall(await ask(path, ["show proc"])):
-        sessions = _SESSION.findall(await ask(path, [f"@!{worker} show sess"]))
-        ended = [f"@!{worker} shutdown session {id_}" for id_, section, name in sessions if (section, name) in servers]
-        for first in range(0, len(ended), _BATCH):
-            await ask(path, ended[first : first + _BATCH])
 
 
 def commands(op: plan.SetServer) -> list[str]:
@@ -83,11 +75,13 @@ def commands(op: plan.SetServer) -> list[str]:
     result: list[str] = []
     if not wanted.enabled and before.enabled:
         result.append(f"set server {where} state maint")
+    if not wanted.weight and before.weight:
+        result.append(f"set server {where} weight 0")
     if wanted != render.Server():
         if wanted.socket != before.socket:
             host, _, port = wanted.socket.rpartition(":")
             result.append(f"set server {where} addr {host.strip('[]')} port {port}")
-        if wanted.weight != before.weight:
+        if wanted.weight and wanted.weight != before.weight:
             result.append(f"set server {where} weight {wanted.weight}")
         if wanted.max_connections != before.max_connections:
             result.append(f"set maxconn server {where} {wanted.max_connections}")
@@ -106,7 +100,7 @@ def parse(text: str) -> Look:
     servers: dict[str, dict[str, plan.Seen]] = {}
     for row in csv.DictReader(f"pxname,{table}".splitlines()[:-1]):
         if row["type"] == _LISTENER:
-            if row["status"] == _OPEN:
+            if row["status"] in _OPEN:
                 listeners.add(render.Part(row["pxname"], row["svname"], row["addr"]))
         else:
             servers.setdefault(row["pxname"], {})[row["svname"]] = _seen(row)

@@ -98,12 +98,24 @@ class VService:
 
 
 @dataclass(frozen=True, slots=True)
+class Invalid:
+    """A stored vService that is none any more: another release took it. `reason` and `message` say what is wrong with it."""
+
+    name: str
+    generation: int
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Desired:
-    """What HAProxy should serve. `tables`: the namespace of each route table that has one; `leaving`: vServices being deleted."""
+    """What HAProxy should serve. `tables`: the namespace of each route table that has one; `leaving`: vServices being deleted;
+    `invalid`: those that cannot be served."""
 
     services: tuple[VService, ...]
     tables: Mapping[str, str]
     leaving: frozenset[str] = frozenset()
+    invalid: tuple[Invalid, ...] = ()
 
 
 def socket(address: Address, port: int) -> str:

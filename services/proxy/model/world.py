@@ -2,16 +2,17 @@
 
 from collections.abc import Iterable
 
-from crossns import names, resource, store
+from crossns import errors, names, resource, store
 from crossns.v1 import route_table_pb2, v_service_pb2
 from services.proxy.model import parse, target
-from services.proxy.model.values import COLLECTION, UNIT, Desired, VService
+from services.proxy.model.values import COLLECTION, UNIT, Desired, Invalid, VService
 
 
 class World:
     def __init__(self, keys: names.Keys) -> None:
         self._keys = keys
         self._services: dict[str, VService] = {}
+        self._invalid: dict[str, Invalid] = {}
         self._leaving: set[str] = set()
         self._tables: dict[str, str] = {}
         # Made when somebody asks, and dropped with the next change.
@@ -36,7 +37,8 @@ class World:
 
     def desired(self, _unit: str) -> Desired:
         if self._desired is None:
-            self._desired = Desired(tuple(self._services.values()), dict(self._tables), frozenset(self._leaving))
+            leaving, invalid = frozenset(self._leaving), tuple(self._invalid.values())
+            self._desired = Desired(tuple(self._services.values()), dict(self._tables), leaving, invalid)
         return self._desired
 
     def targets(self) -> frozenset[target.Target]:
@@ -47,14 +49,18 @@ class World:
 
     def _take_service(self, name: str, value: bytes | None) -> None:
         self._services.pop(name, None)
+        self._invalid.pop(name, None)
         self._leaving.discard(name)
         message = resource.load(COLLECTION, value) if value is not None else None
         if not isinstance(message, v_service_pb2.VService):
             return
         if message.HasField("delete_time"):
             self._leaving.add(name)
-        else:
+            return
+        try:
             self._services[name] = parse.v_service(message)
+        except errors.InvalidSpec as error:
+            self._invalid[name] = Invalid(name, message.generation, error.reason, error.message)
 
     def _take_table(self, name: str, value: bytes | None) -> bool:
         """Whether the table's namespace is another one now; the rest of its status is of no interest here."""

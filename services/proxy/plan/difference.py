@@ -15,7 +15,7 @@ def plan(desired: model.Desired, observed: Observed) -> tuple[Operation, ...]:
     wanted = wish.wish(desired, observed)
     missing = closed(desired, observed)
     if wanted.config.structure != observed.structure or missing:
-        return (StartEngine(wanted.config.text, missing, tuple(_ended(wanted, observed))),)
+        return (StartEngine(wanted.config.text, missing, _ended(wanted)),)
     changes = tuple(_changes(wanted, observed))
     is_kept = observed.digest == digest(wanted.config.text)
     return changes if is_kept else (*changes, SaveEngine(wanted.config.text))
@@ -40,8 +40,10 @@ def _changes(wanted: Wish, observed: Observed) -> Iterator[SetServer]:
         seen = observed.servers[section][name]
         is_disabled = _is_disabled(wanted, section, name)
         if not is_like(seen.server, server) or (is_disabled and seen.connections):
-            # Workers from before may have connections, too.
-            yield SetServer(section, name, seen.server, server, owner(section), is_disabled)
+            # Where the member is, and where it was a moment ago.
+            sockets = {seen.server.socket, server.socket} if is_disabled else set()
+            ended = frozenset(render.Part(section, slots.namespace(name), socket) for socket in sockets)
+            yield SetServer(section, name, seen.server, server, owner(section), ended)
 
 
 def is_like(seen: render.Server, wanted: render.Server) -> bool:
@@ -54,12 +56,13 @@ def _is_disabled(wanted: Wish, section: str, name: str) -> bool:
     return member is not None and member.state == "disabled"
 
 
-def _ended(wanted: Wish, observed: Observed) -> Iterator[tuple[str, str]]:
-    """The lines of disabled members in the worker from before."""
-    for (section, name), member in wanted.owners.items():
-        if member.state == "disabled":
-            part = render.Part(section, name.partition(".")[2], member.socket)
-            yield from ((section, line) for _, line in slots.held({member.name: part}, observed.servers.get(section, {})))
+def _ended(wanted: Wish) -> frozenset[render.Part]:
+    """All disabled members: which workers have connections to them only they know."""
+    return frozenset(
+        render.Part(section, slots.namespace(name), member.socket)
+        for (section, name), member in wanted.owners.items()
+        if member.state == "disabled"
+    )
 
 
 def owner(section: str) -> str:

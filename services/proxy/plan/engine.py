@@ -52,13 +52,13 @@ class Observed:
 
 @dataclass(frozen=True, slots=True)
 class StartEngine:
-    """Let HAProxy run `config`, whether it runs or not. `new` are the frontends in it that are not open yet; `ended` the servers,
-    as section and name, whose connections to members end, of the workers from before, too."""
+    """Let HAProxy run `config`, whether it runs or not. `new` are the frontends in it that are not open yet; `ended` the members
+    whose connections end, those of the workers from before, too."""
 
     # Not shown: megabytes would end up in logs and spans.
     config: str = field(repr=False)
     new: frozenset[render.Part] = field(default=frozenset(), repr=False)
-    ended: tuple[tuple[str, str], ...] = ()
+    ended: frozenset[render.Part] = frozenset()
     resource: str = model.UNIT
 
 
@@ -72,14 +72,14 @@ class SaveEngine:
 
 @dataclass(frozen=True, slots=True)
 class SetServer:
-    """Change a server while it runs to be as `wanted`; `before` is how it was. `ends`: its connections are ended, too."""
+    """Change a server while it runs to be as `wanted`; `before` is how it was. `ended`: whose connections end, of all workers."""
 
     section: str
     name: str
     before: render.Server
     wanted: render.Server
     resource: str
-    ends: bool = False
+    ended: frozenset[render.Part] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,6 +64,7 @@ def report(
         vservice.name: _vservice(vservice, judged.failed(failures.get(vservice.name)), previous.get(vservice.name))
         for vservice in desired.services
     }
+    result |= {each.name: _refused(each) for each in desired.invalid}
     if judged.is_current:
         result |= dict.fromkeys(desired.leaving)
     elif failure is not None:
@@ -151,6 +152,15 @@ def _judge(name: str, part: render.Part, judged: _Round, *, is_taken: bool) -> _
         words = f"left out, because HAProxy does not start with it (is its port in use?): {refused[part]}"
         return _Judgement(name, "ENGINE_REFUSED", words)
     return _Judgement(name, judged.reason, judged.message)
+
+
+def _refused(invalid: model.Invalid) -> v_service_pb2.VServiceStatus:
+    """The others are served."""
+    return v_service_pb2.VServiceStatus(
+        observed_generation=invalid.generation,
+        state=status_pb2.STATE_ERROR,
+        conditions=[resource.condition("Programmed", SERVICE, invalid.reason, invalid.message)],
+    )
 
 
 def _stuck(failure: errors.CrossnsError, previous: Status | None) -> v_service_pb2.VServiceStatus:

@@ -65,7 +65,9 @@ defaults http
 
 def render(connections: int, directory: str, structure: str) -> str:
     """`directory` is where the sockets are; `structure` the digest by which the running text is known."""
-    return _TEXT.rstrip().format(connections=connections, grace_ms=round(GRACE_S * 1000), directory=directory, structure=structure)
+    return _TEXT.rstrip().format(
+        connections=connections, grace_ms=round(GRACE_S * 1000), directory=directory, structure=structure
+    )
 
 
 def max_connections(open_files: int, listeners: int) -> int:

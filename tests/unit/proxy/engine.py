@@ -23,6 +23,7 @@ _SERVER = re.compile(
     r"    server (\S+) ipv[46]@([0-9.]+|\[[0-9a-f:]+\])(?::(\d+))? id (\d+) namespace (\S+)(?: send-proxy(?:-v2)?)?"
     r" weight (\d+)(?: maxconn (\d+))?( disabled)?"
 )
+_NAMESPACE = re.compile(r"    (?:bind|server) .* namespace (\S+)")
 _SET = re.compile(r"set (?:maxconn )?server (\S+)/(\S+) (?:(addr|weight|state) )?(\S+)(?: port (\d+))?")
 
 
@@ -173,7 +174,7 @@ class Engine:
         """What the check of a text says."""
         numbers = [number for number, part in trial.parts(config).items() if part in self.faulty]
         for number, line in enumerate(config.splitlines(), start=1):
-            found = re.search(r" namespace (\S+)", line)
+            found = _NAMESPACE.match(line)
             if found and found[1] not in self.observed.namespaces:
                 numbers.append(number)
         return " ".join(f"[/run/x.cfg:{number}] : no" for number in numbers)

@@ -133,6 +133,7 @@ def test_no_line_is_too_strange(line: bytes, at: int) -> None:
         b"",
         b"\n",
         b"|" * 17,
+        TCP + TCP,
     ],
 )
 def test_what_else_haproxy_says_is_no_record(line: bytes) -> None:

@@ -21,7 +21,8 @@ SECTIONS = (FRONTEND, POOL)
 
 @dataclass
 class Worker:
-    """`held`: connections on its own socket, without which it ends when it has no `connections` and is stopping."""
+    """`held`: connections on its own socket, without which it ends when it has no `connections` and is stopping; `looks`: how
+    often it was asked for its state."""
 
     pid: int
     total: int = 0
@@ -29,6 +30,7 @@ class Worker:
     vservices: tuple[str, ...] = ("web",)
     stopping: bool = False
     held: list[asyncio.StreamWriter] = field(default_factory=list)
+    looks: int = 0
 
     @property
     def lives(self) -> bool:
@@ -45,6 +47,7 @@ class Worker:
         return f"unknown: {command}\n\n"
 
     def info(self) -> str:
+        self.looks += 1
         jobs = 1 + len(self.held) + self.connections + (0 if self.stopping else 2)
         return f"Pid: {self.pid}\nStopping: {self.stopping:d}\nJobs: {jobs}\nUnstoppable Jobs: 1\nListeners: 1\n"
 
@@ -188,6 +191,8 @@ async def test_a_worker_is_kept_as_long_as_it_has_connections(haproxy: HAProxy, 
     await counts.before_reload()
     haproxy.reload().connections = 1
     assert await now(counts) == 3
+    looks = before.looks
+    await until(lambda: before.looks > looks + 2)
     before.connections, before.total = 0, 4
     await until(lambda: before not in haproxy.living())
     assert (await now(counts), await total(counts)) == (1, 4)
