@@ -82,7 +82,7 @@ async def _serve(crossing: Crossing) -> None:
     config.write_text(head + "".join(sections), encoding="utf-8")
     log = str(crossing.directory / "iperf3.log")
     await crossing.backend.start(["haproxy", "-db", "-q", "-f", str(config)], output=None)
-    await crossing.backend.start(["iperf3", "--server", "--port", str(STREAM_PORT), "--logfile", log], output=None)
+    await crossing.backend.start(["iperf3", "--server", "--port", str(STREAM_PORT), "--logfile", log])
     for address in MEMBERS.values():
         await wait_until_listens(crossing.backend, f"{address}:{BACKEND_PORT}")
     await wait_until_listens(crossing.backend, f"{MEMBERS['a']}:{STREAM_PORT}")

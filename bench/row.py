@@ -30,7 +30,8 @@ class Series:
     @property
     def control_ratio(self) -> float | None:
         """The contestant against itself: its odd runs against its even ones."""
-        return _ratio(statistics.median(self.samples[1::2]), statistics.median(self.samples[0::2]))
+        samples = self.samples
+        return _ratio(statistics.median(samples[1::2]), statistics.median(samples[0::2]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import os
 import re
+import signal
 import time
 from collections import Counter
 
@@ -158,4 +160,16 @@ async def test_a_killed_process_takes_nobody_out_and_takes_nobody_back_for_good(
     await serve(lab.hosts["b"], "b", "10.0.0.5")
     await until_members_are(device, "READY", a="OK", b="OK")
     await asyncio.gather(lab.hosts["a"].stop_all(), lab.hosts["b"].stop_all())
+    await until_members_are(device, "ERROR", a="MEMBER_DOWN", b="MEMBER_DOWN")
+
+
+async def test_a_frozen_agent_changes_no_verdict_and_delays_no_other_table(device: Device, lab: Lab) -> None:
+    await served(device, lab)
+    agent = device.pid("agent b")
+    os.kill(agent, signal.SIGSTOP)
+    try:
+        await asyncio.gather(lab.hosts["a"].stop_all(), lab.hosts["b"].stop_all())
+        await until_members_are(device, "DEGRADED", a="MEMBER_DOWN", b="OK")
+    finally:
+        os.kill(agent, signal.SIGCONT)
     await until_members_are(device, "ERROR", a="MEMBER_DOWN", b="MEMBER_DOWN")

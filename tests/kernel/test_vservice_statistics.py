@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import sys
+import time
 from typing import Any
 
 import pytest
@@ -219,8 +220,8 @@ async def test_a_haproxy_that_is_back_counts_from_its_start(device: Device, lab:
     await device.apply(web(A, B))
     await served_by(lab.hosts["dmz"], "203.0.113.10", 4)
     before = await counted(device)
-    # The timestamps are whole seconds.
-    await asyncio.sleep(1.1)
+    # HAProxy tells its age in whole seconds.
+    await wait_until(lambda: time.time() > before.counted_since.seconds + 2)
     await device.kill("haproxy")
     after = await counted(device)
     assert after.counted_since.seconds > before.counted_since.seconds
@@ -363,8 +364,8 @@ async def test_nobody_waits_for_a_reader_of_the_log_that_does_not_read(device: D
     finally:
         os.kill(pid, signal.SIGCONT)
     assert set(outcome) == {"ok", "a", "b"}, outcome
-    # Of 2,400 that it would do.
-    assert outcome["ok"] > 2000, outcome
+    # Of 2,400 that it does on an idle machine.
+    assert outcome["ok"] > 1000, outcome
     # What found a full socket is lost, and what comes now is written again.
     await wait_until(lambda: lines(device, "busy"))
     assert len(lines(device, "busy")) < outcome["ok"]

@@ -132,9 +132,9 @@ async def test_new_vips_are_announced_and_replace_what_neighbours_knew(device: D
     async with listening(host) as hear:
         await device.apply(vservice("web", frontend("four", "dmz", VIP), frontend("six", "dmz", VIP6), main=[A]))
         assert await hear(VIP, VIP6) == dict.fromkeys((VIP, VIP6), card["address"])
-    for vip in (VIP, VIP6):
+    for vip, target in ((VIP, VIP), (VIP6, f"[{VIP6}]")):
         assert await neighbor(host, vip) == card["address"]
-        assert await is_served(host, f"[{vip}]")
+        assert await is_served(host, target)
 
 
 async def test_an_announced_vip_is_added_to_its_link_but_once(device: Device, lab: Lab) -> None:

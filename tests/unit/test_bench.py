@@ -1,10 +1,12 @@
-"""The arithmetic of rows, and that a run of one area leaves the others' rows alone."""
+"""The arithmetic of rows and goals, that a run of one area leaves the others' rows alone, and what is read of others' tools."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bench import row
+from bench import hand, row, tool
+from crossns import errors
 
 FIVE = (1.0, 2.0, 3.0, 4.0, 10.0)
 
@@ -41,6 +43,45 @@ def test_goal_is_the_most_that_the_median_may_be() -> None:
     assert row.Row("a.b", "ms", series, goal=3.0).is_met
     assert not row.Row("a.b", "ms", series, goal=2.9).is_met
     assert row.Row("a.b", "ms", series).is_met
+
+
+@pytest.mark.parametrize(
+    ("ours", "is_met"),
+    [
+        ((97.0,) * 5, True),
+        ((96.0,) * 5, False),
+        # As far from the other as it is from itself, and as the other is from itself.
+        ((90.0, 99.0, 90.0, 99.0, 90.0), True),
+    ],
+)
+def test_ratio_within_the_spread_is_that_of_equals(ours: tuple[float, ...], is_met: bool) -> None:
+    measured = row.Row(
+        "a.b", "1/s", row.Series("x", ours), row.Series("y", (100.0,) * 5), goal=row.Goal(0.97, "ratio", "at least")
+    )
+    assert measured.is_met is is_met
+
+
+def test_spread_is_that_of_the_contestant_that_is_less_like_itself() -> None:
+    steady, restless = (10.0,) * 6, (10.0, 8.0) * 3
+    assert _row("a.b", steady, restless).spread == pytest.approx(0.2)
+    assert _row("a.b", restless, steady).spread == pytest.approx(0.2)
+    assert _row("a.b", restless).spread is None
+
+
+def test_spread_does_not_excuse_from_being_better() -> None:
+    restless = (10.0, 20.0) * 3
+    better = row.Goal(1.3, "ratio", "at least")
+    assert not row.Row("a.b", "1/s", row.Series("x", restless), row.Series("y", restless), goal=better).is_met
+    assert row.Row("a.b", "1/s", row.Series("x", (13.0,) * 5), row.Series("y", (10.0,) * 5), goal=better).is_met
+
+
+def test_goal_for_a_ratio_without_another_contestant_is_missed() -> None:
+    assert not row.Row("a.b", "ms", row.Series("x", FIVE), goal=row.Goal(1.03, "ratio")).is_met
+
+
+def test_goal_reads_as_what_it_means() -> None:
+    assert str(row.Goal(30)) == "<= 30"
+    assert str(row.Goal(0.97, "ratio", "at least")) == "ratio >= 0.97"
 
 
 def test_written_row_has_exactly_the_fields_that_readers_know() -> None:
@@ -81,3 +122,72 @@ async def test_contestants_take_turns_and_the_first_round_does_not_count() -> No
     assert order == ["a", "b"] * 6
     assert ours.samples == (3, 5, 7, 9, 11)
     assert theirs.samples == (4, 6, 8, 10, 12)
+
+
+WRK = """\
+Running 1s test @ http://203.0.113.10:80/
+  1 threads and 32 connections
+  Thread Stats   Avg      Stdev     Max   +/- Stdev
+    Latency   829.35us  612.02us  12.61ms   90.15%
+    Req/Sec    40.61k     3.50k   46.11k    70.00%
+  Latency Distribution
+     50%  710.00us
+     99%    3.05ms
+  40402 requests in 1.00s, 41.87MB read
+{more}Requests/sec:  40391.22
+Transfer/sec:     41.86MB
+"""
+
+
+def test_what_wrk_prints_is_read() -> None:
+    assert tool.parse_http(WRK.format(more="")) == tool.Http(40391.22, 3.05)
+    assert tool.parse_http(WRK.format(more="").replace("3.05ms", "920.00us")).p99_ms == pytest.approx(0.92)
+
+
+@pytest.mark.parametrize("failure", ["Non-2xx or 3xx responses: 7", "Socket errors: connect 0, read 3, write 0, timeout 0"])
+def test_run_in_which_a_request_failed_is_no_measurement(failure: str) -> None:
+    with pytest.raises(errors.PermanentError, match=failure):
+        tool.parse_http(WRK.format(more=f"  {failure}\n"))
+
+
+SUITE = """\
+global
+    maxconn 9000
+    tune.bufsize 65536
+    tune.pipesize 1048576
+    maxpipes 128
+    stats socket /run/crossns/engines/haproxy/stats.sock mode 660 level user
+
+defaults tcp
+    mode tcp
+    option splice-request
+
+frontend vs.web.fe.front from tcp
+    bind ipv4@203.0.113.10:80 namespace dmz.4711 name dmz.4711 transparent
+    default_backend vs.web.po.pool
+
+backend vs.web.po.pool from tcp
+    balance roundrobin
+    server a.internal.4712 ipv4@10.0.0.5:8080 id 1 namespace internal.4712 weight 1
+    server _1.internal.4712 ipv4@255.255.255.255:1 id 2 namespace internal.4712 weight 1 disabled
+"""
+
+
+def test_by_hand_is_the_suites_text_but_for_names_ports_and_sockets() -> None:
+    text = hand.render(SUITE, Path("/run/crossns/engines/haproxy"), Path("/tmp/hand"), 1000)
+    changed = [line for line in text.splitlines() if line not in SUITE.splitlines()]
+    assert changed == [
+        "    stats socket /tmp/hand/stats.sock mode 660 level user",
+        "    bind ipv4@203.0.113.10:1080 namespace dmz name dmz transparent",
+        "    server a.internal.4712 ipv4@10.0.0.5:8080 id 1 namespace internal weight 1",
+    ]
+    assert len(text.splitlines()) == len(SUITE.splitlines()) - 1
+
+
+def test_untuned_is_without_what_makes_haproxy_faster() -> None:
+    assert set(SUITE.splitlines()) - set(hand.untuned(SUITE).splitlines()) == {
+        "    tune.bufsize 65536",
+        "    tune.pipesize 1048576",
+        "    maxpipes 128",
+        "    option splice-request",
+    }

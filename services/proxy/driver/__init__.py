@@ -7,6 +7,6 @@ HAProxy counts, and `access_log` writes down what it says of each connection.
 from services.proxy.driver.access_log import AccessLog
 from services.proxy.driver.check import Checker
 from services.proxy.driver.counting import Counting
-from services.proxy.driver.device import Device
+from services.proxy.driver.device import Beside, Device
 
-__all__ = ["AccessLog", "Checker", "Counting", "Device"]
+__all__ = ["AccessLog", "Beside", "Checker", "Counting", "Device"]

@@ -6,7 +6,8 @@ leads changes nothing. What HAProxy did not start with lately is remembered here
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from crossns import errors, operation
@@ -27,21 +28,22 @@ _REFUSED_S = 300.0
 log = logging.getLogger(__name__)
 
 
-Down = Callable[[], Mapping[model.Target, str]]
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What the driver asks and tells: `down`, the members that do not accept connections; `before_reload`, that the current
+    worker will have a successor; `on_change`, with the unit, that HAProxy ended without having been asked to."""
+
+    down: Callable[[], Mapping[model.Target, str]]
+    before_reload: Callable[[], Awaitable[None]]
+    on_change: Callable[[str], None]
 
 
 class Device:
-    """`down` tells the members that do not accept connections; `on_change` is called with the unit when HAProxy ended without
-    having been asked to."""
-
-    def __init__(
-        self, layout: Layout, token: operation.Token, settings: Settings, down: Down, on_change: Callable[[str], None]
-    ) -> None:
+    def __init__(self, layout: Layout, token: operation.Token, settings: Settings, beside: Beside) -> None:
         self._layout = layout
         self._token = token
         self._limits = render.Limits(settings.open_files, layout.engine_dir(ENGINE))
-        self._down = down
-        self._on_change = on_change
+        self._beside = beside
         self._launcher: Launcher | None = None
         self._trial = plan.Trial()
         # Time of the event loop at which what was refused is tried again.
@@ -68,7 +70,7 @@ class Device:
             listeners=seen.listeners,
             servers=seen.servers,
             namespaces=frozenset(f"{each.table}.{each.cookie}" for each in namespaces.items if each.cookie),
-            down=self._down(),
+            down=self._beside.down(),
             trial=self._remembered(),
         )
 
@@ -87,6 +89,7 @@ class Device:
 
     async def _start(self, launcher: Launcher, op: plan.StartEngine) -> None:
         """What HAProxy does not start with is left out by the next plan; PermanentError where there is nothing to leave out."""
+        await self._beside.before_reload()
         try:
             await launcher.call(operation.StartEngine(engine=ENGINE, config=op.config))
         except errors.PermanentError as error:
@@ -130,7 +133,7 @@ class Device:
 
     def _on_event(self, event: operation.Event) -> None:
         if isinstance(event, operation.EngineExited) and event.engine == ENGINE:
-            self._on_change(model.UNIT)
+            self._beside.on_change(model.UNIT)
 
 
 async def _engine(launcher: Launcher) -> operation.Engine | None:

@@ -14,11 +14,16 @@ def plan(desired: model.Desired, observed: Observed) -> tuple[Operation, ...]:
         return (StopEngine(),) if observed.running else ()
     wanted = wish.wish(desired, observed)
     missing = closed(desired, observed)
-    if wanted.config.structure != observed.structure or missing:
+    if wanted.config.structure != observed.structure or missing or not _has_lines(wanted, observed):
         return (StartEngine(wanted.config.text, missing, _ended(wanted)),)
     changes = tuple(_changes(wanted, observed))
     is_kept = observed.digest == digest(wanted.config.text)
     return changes if is_kept else (*changes, SaveEngine(wanted.config.text))
+
+
+def _has_lines(wanted: Wish, observed: Observed) -> bool:
+    """Structure and servers are asked for one after the other, and the worker may have been replaced between them."""
+    return all(name in observed.servers.get(section, {}) for section, name in wanted.servers)
 
 
 def closed(desired: model.Desired, observed: Observed) -> frozenset[render.Part]:

@@ -29,23 +29,29 @@ _SET = re.compile(r"set (?:maxconn )?server (\S+)/(\S+) (?:(addr|weight|state) )
 
 @dataclass
 class Worker:
-    """A HAProxy process that has read `config`. `connections`: of each line, now; `counted`: all that there ever were."""
+    """A HAProxy process that has read `config`. `connections`: by line and where they go; `counted`: all that a line ever had."""
 
     config: str
     structure: str = ""
     listeners: frozenset[render.Part] = frozenset()
     servers: dict[Line, tuple[int, render.Server]] = field(default_factory=dict)
-    connections: Counter[Line] = field(default_factory=Counter)
+    connections: Counter[tuple[Line, render.Part]] = field(default_factory=Counter)
     counted: Counter[Line] = field(default_factory=Counter)
 
     @property
     def seen(self) -> Mapping[str, Mapping[str, plan.Seen]]:
         result: dict[str, dict[str, plan.Seen]] = {}
+        now: Counter[Line] = Counter()
+        for (line, _), count in self.connections.items():
+            now[line] += count
         for (section, name), (number, server) in self.servers.items():
-            line = (section, name)
-            shown = plan.Seen(server, number, self.connections[line], self.counted[line])
+            shown = plan.Seen(server, number, now[section, name], self.counted[section, name])
             result.setdefault(section, {})[name] = shown
         return result
+
+    def to(self, part: render.Part) -> int:
+        """Connections that there are to a member."""
+        return sum(count for (_, each), count in self.connections.items() if each == part)
 
     def command(self, words: str) -> None:
         """One of the runtime CLI."""
@@ -147,14 +153,16 @@ class Engine:
 
     def carry(self, section: str, name: str, connections: int) -> None:
         """That many clients came since, and stay."""
-        self.workers[0].connections[section, name] += connections
-        self.workers[0].counted[section, name] += connections
+        line = (section, name)
+        part = render.Part(section, name.partition(".")[2], self.servers[line].socket)
+        self.workers[0].connections[line, part] += connections
+        self.workers[0].counted[line] += connections
         self._look()
 
-    def end(self, section: str, name: str) -> None:
+    def end(self, parts: frozenset[render.Part]) -> None:
         """Of all workers."""
         for worker in self.workers:
-            worker.connections[section, name] = 0
+            worker.connections = Counter({each: count for each, count in worker.connections.items() if each[1] not in parts})
 
     def settle(self, desired: model.Desired, rounds: int = 60) -> int:
         """Rounds until nothing is left to do."""
@@ -190,8 +198,7 @@ class Engine:
             self._look(trial=failed, running=True)
             return False
         self.workers = [worker, *self.workers]
-        for section, name in op.ended:
-            self.end(section, name)
+        self.end(op.ended)
         self.kept = op.config
         self._look(trial=plan.succeeded(self.observed.trial), running=True)
         return True
@@ -201,8 +208,7 @@ class Engine:
         assert worker.servers[op.section, op.name][1] == op.before
         for words in master.commands(op):
             worker.command(words)
-        if op.ends:
-            self.end(op.section, op.name)
+        self.end(op.ended)
         self._look()
 
     def _look(self, **fields: object) -> None:

@@ -33,6 +33,6 @@ def listener(name: str = "web", port: int = 80, namespace: str = "dmz.11") -> re
     return render.Part(f"vs.{name}.fe.fe", namespace, f"203.0.113.10:{port}")
 
 
-def server(name: str = "web", namespace: str = "tenant-a.21") -> render.Part:
+def server(name: str = "web", namespace: str = "tenant-a.21", host: int = 5) -> render.Part:
     """What HAProxy makes of the member of `vservice`."""
-    return render.Part(f"vs.{name}.po.main", namespace, "10.0.0.5:8080")
+    return render.Part(f"vs.{name}.po.main", namespace, f"10.0.0.{host}:8080")

@@ -71,7 +71,9 @@ def test_another_reason_is_told_when_it_lasts() -> None:
 
 
 def test_reasons_that_take_turns_are_told_once() -> None:
-    assert judged("is silent", "is silent", *["refuses", "is silent"] * 20).reason == "is silent"
+    down = ("is silent", "is silent")
+    assert judged(*down, *["refuses", "is silent"] * 20).reason == "is silent"
+    assert judged(*down, *["refuses", "has no route"] * 20).reason == "is silent"
 
 
 def target(address: str = "10.0.0.5", port: int = 8080, namespace: str = "tenant-a.11") -> model.Target:

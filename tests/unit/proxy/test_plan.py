@@ -152,30 +152,29 @@ def test_who_is_disabled_loses_his_connections_of_every_worker() -> None:
     (disabled,) = with_members(member("a1", 5, state="disabled"), member("b1", 6)).services
     (change, _) = plan.plan(desired(disabled, other), engine.observed)
     assert isinstance(change, plan.SetServer)
-    assert change.ends
+    assert change.ended == {sample.server()}
     engine.settle(desired(disabled, other))
-    left = [dict(worker.connections) for worker in engine.workers]
-    assert [each.get(("vs.web.po.main", "a1.tenant-a.21"), 0) for each in left] == [0, 0]
-    assert [each.get(("vs.web.po.main", "b1.tenant-a.21"), 0) for each in left] == [0, 3]
+    assert [worker.to(sample.server()) for worker in engine.workers] == [0, 0]
+    assert [worker.to(sample.server(host=6)) for worker in engine.workers] == [0, 3]
+
+
+def test_who_is_disabled_and_moved_loses_what_he_had_where_he_was() -> None:
+    engine = Engine()
+    engine.settle(with_members(member(host=5)))
+    (change, _) = plan.plan(with_members(member(host=6, state="disabled")), engine.observed)
+    assert isinstance(change, plan.SetServer)
+    assert change.ended == {sample.server(host=5), sample.server(host=6)}
 
 
 def test_who_is_disabled_by_a_reload_loses_his_connections_too() -> None:
     engine = Engine()
-    engine.settle(with_members(member("a1", 5), member("b1", 6)))
-    (disabled,) = with_members(member("a1", 5, state="disabled"), member("b1", 6)).services
-    (op,) = plan.plan(desired(disabled, sample.vservice("other", port=81)), engine.observed)
-    assert isinstance(op, plan.StartEngine)
-    assert op.ended == (("vs.web.po.main", "a1.tenant-a.21"),)
-
-
-def test_a_disabled_member_on_a_spare_line_is_found_in_the_worker_from_before() -> None:
-    engine = Engine()
     engine.settle(with_members(member("a1", 5)))
+    # On a spare line, which is another one behind the reload.
     engine.settle(with_members(member("a1", 5), member("b1", 6)))
     (disabled,) = with_members(member("a1", 5), member("b1", 6, state="disabled")).services
     (op,) = plan.plan(desired(disabled, sample.vservice("other", port=81)), engine.observed)
     assert isinstance(op, plan.StartEngine)
-    assert op.ended == (("vs.web.po.main", "_1.tenant-a.21"),)
+    assert op.ended == {sample.server(host=6)}
 
 
 @pytest.mark.parametrize("changed", [member(state="drain"), member(host=6), member(weight=9)])
@@ -185,7 +184,7 @@ def test_nobody_elses_connections_are_ended(changed: model.Member) -> None:
     engine.carry("vs.web.po.main", "a1.tenant-a.21", 3)
     (change, _) = plan.plan(with_members(changed), engine.observed)
     assert isinstance(change, plan.SetServer)
-    assert not change.ends
+    assert change.ended == frozenset()
 
 
 def test_connections_that_came_to_a_disabled_member_meanwhile_are_ended_too() -> None:
@@ -195,7 +194,7 @@ def test_connections_that_came_to_a_disabled_member_meanwhile_are_ended_too() ->
     engine.carry("vs.web.po.main", "a1.tenant-a.21", 1)
     (change,) = plan.plan(with_members(member(state="disabled")), engine.observed)
     assert isinstance(change, plan.SetServer)
-    assert change.ends
+    assert change.ended == {sample.server()}
     engine.settle(with_members(member(state="disabled")))
 
 
@@ -337,5 +336,5 @@ def test_members_go_on_changing_while_another_vservice_cannot_be_applied() -> No
 
 def test_operations_do_not_show_the_whole_text() -> None:
     (op,) = plan.plan(desired(sample.vservice()), Engine().observed)
-    assert repr(op) == "StartEngine(ended=(), resource='engines/haproxy')"
+    assert repr(op) == "StartEngine(ended=frozenset(), resource='engines/haproxy')"
     assert repr(plan.SaveEngine("x" * 100)) == "SaveEngine(resource='engines/haproxy')"
