@@ -18,7 +18,7 @@ async def build(context: Context) -> App:
     layout = context.settings.layout
     counting, access_log = driver.Counting(layout), driver.AccessLog(layout)
     checker = driver.Checker(layout, context.token, world.targets, wake)
-    beside = driver.Beside(lambda: checker.down, counting.before_reload, wake)
+    beside = driver.Beside(lambda: checker.down, lambda: checker.unknown, counting.before_reload, wake)
     device = driver.Device(layout, context.token, settings.from_environ(os.environ), beside)
     rooms = Rooms(world, plan.plan, plan.report, device)
     loop = Reconciler(rooms, context.backend, context.snapshot, context.keys, context.fence, {model.COLLECTION: registry})

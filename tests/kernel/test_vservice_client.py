@@ -202,7 +202,7 @@ async def test_a_members_limit_is_changed_without_a_reload(device: Device, lab: 
     assert await reloads(device) == before
 
 
-async def test_who_is_silent_for_too_long_is_closed(device: Device, lab: Lab, dial: Dial) -> None:
+async def test_a_client_that_is_silent_for_too_long_is_closed(device: Device, lab: Lab, dial: Dial) -> None:
     """Each way of being silent on a vService of its own, that has but one of its times set."""
     await plug(device, lab, "dmz", "a")
     cases = [
@@ -212,11 +212,33 @@ async def test_who_is_silent_for_too_long_is_closed(device: Device, lab: Lab, di
         ("HTTP", "httpRequest", b"", b""),
         ("HTTP", "httpKeepAlive", REQUEST, b"HTTP/1.1 200 "),
         ("HTTP", "clientIdle", b"POST / HTTP/1.1\r\nHost: vip\r\nContent-Length: 9\r\n\r\n", b"HTTP/1.1 "),
-        # The last one's member takes what it is sent and never answers.
-        ("HTTP", "memberIdle", REQUEST, b"HTTP/1.1 504 "),
     ]
-    silent = {**A, "port": 8082}
-    members = [A] * (len(cases) - 1) + [silent]
+    await device.apply(
+        *(
+            doc(
+                f"vServices/v{port}",
+                protocol=protocol,
+                timeouts={timeout: "0.4s"},
+                frontends=[frontend("fe", "dmz", VIP, port)],
+                pools=[{"name": "main", "members": [A]}],
+            )
+            for port, (protocol, timeout, *_) in enumerate(cases, start=80)
+        )
+    )
+
+    async def is_closed(port: int, sent: bytes, answer: bytes) -> None:
+        began = time.monotonic()
+        received = await (await dial(lab.hosts["dmz"], f"{VIP}:{port}", first=sent)).ended()
+        assert received.startswith(answer), (port, received)
+        assert 0.4 - EARLY_S <= time.monotonic() - began < 0.4 + LATE_S, port
+
+    await asyncio.gather(*(is_closed(port, sent, answer) for port, (_, _, sent, answer) in enumerate(cases, start=80)))
+
+
+async def test_a_member_that_never_answers_costs_its_client_no_more_than_the_time_set(
+    device: Device, lab: Lab, dial: Dial
+) -> None:
+    await plug(device, lab, "dmz", "a")
 
     async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # The check of members ends its connections with a reset.
@@ -224,28 +246,13 @@ async def test_who_is_silent_for_too_long_is_closed(device: Device, lab: Lab, di
             await reader.read(-1)
         writer.close()
 
-    async def is_closed(port: int, sent: bytes, answer: bytes) -> None:
-        began = time.monotonic()
-        print(port, 'begun', time.monotonic())
-        received = await (await dial(lab.hosts["dmz"], f"{VIP}:{port}", first=sent)).ended()
-        print(port, received, time.monotonic())
-        assert received.startswith(answer), (port, received)
-        assert 0.4 - EARLY_S <= time.monotonic() - began < 0.4 + LATE_S, port
-
     async with served(lab.hosts["a"], "10.0.0.5:8082", say_nothing):
-        await device.apply(
-            *(
-                doc(
-                    f"vServices/v{port}",
-                    protocol=protocol,
-                    timeouts={timeout: "0.4s"},
-                    frontends=[frontend("fe", "dmz", VIP, port)],
-                    pools=[{"name": "main", "members": [members[port - 80]]}],
-                )
-                for port, (protocol, timeout, *_) in enumerate(cases, start=80)
-            )
-        )
-        await asyncio.gather(*(is_closed(port, sent, answer) for port, (_, _, sent, answer) in enumerate(cases, start=80)))
+        await device.apply(single({**A, "port": 8082}, protocol="HTTP", timeouts={"memberIdle": "0.4s"}))
+        client = await dial(lab.hosts["dmz"], VIP)
+        began = time.monotonic()
+        client.send()
+        assert (await client.answer())[0] == 504
+        assert 0.4 - EARLY_S <= time.monotonic() - began < 0.4 + LATE_S
 
 
 async def test_who_keeps_speaking_is_not_closed(device: Device, lab: Lab, dial: Dial) -> None:

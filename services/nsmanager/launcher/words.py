@@ -2,9 +2,10 @@
 
 Called by `engine` and `check`. The engine writes into a named pipe that both ends hold for reading and writing, so that a
 launcher which dies neither ends the engine nor loses its words: the next one reads them. What does not fit while nobody
-reads (pipe(7): 64 KiB) is lost; the engine never waits.
+reads is lost; the engine never waits.
 """
 
+import fcntl
 import logging
 import os
 import re
@@ -13,14 +14,18 @@ from pathlib import Path
 from crossns import errors
 from services.nsmanager.launcher.loop import Reactor
 
+# What the pipe holds, the most that the kernel grants by itself (pipe(7)): a worker that ends says a line for each proxy.
+_PIPE = 1024 * 1024
 # One alert names a file, a line, a frontend and an address, in at most 400 characters: as many as 128 of them.
 MAX = 64 * 1024
 # Foreign text enters the log line by line, each at most this long.
 _LINE_MAX = 1024
 _PIECE = 64 * 1024
 # Pieces that an engine may say while it is listened to: one that never stops must not hold up the launcher.
-_PIECES_MAX = 16
+_PIECES_MAX = _PIPE // _PIECE
 _ALERT = re.compile(r"^\[ALERT\]\s+\(\d+\) : (.*)", re.MULTILINE)
+# Of each proxy of a worker that ends: thousands of lines behind each reload that nobody reads.
+_ROUTINE = re.compile(r"\[WARNING\]\s+\(\d+\) : Proxy \S+ stopped ")
 _LEVELS = {"[ALERT]": logging.ERROR, "[WARNING]": logging.WARNING}
 _log = logging.getLogger(__name__)
 
@@ -40,6 +45,7 @@ class Words:
         if not self._path.exists():
             os.mkfifo(self._path, 0o600)
         self.fd = os.open(self._path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        fcntl.fcntl(self.fd, fcntl.F_SETPIPE_SZ, _PIPE)
         self._reactor.add_reader(self.fd, self._read)
 
     def forget(self) -> None:
@@ -71,6 +77,8 @@ class Words:
         return True
 
     def _hear(self, line: str) -> None:
+        if _ROUTINE.match(line):
+            return
         shown = "".join(character if character.isprintable() else "?" for character in line[:_LINE_MAX])
         _log.log(_LEVELS.get(shown.partition(" ")[0], logging.INFO), "%s: %s", self._engine, shown)
         if len(self._kept) < MAX:

@@ -46,6 +46,8 @@ class Checker:
         self._dialler = Dialler(layout, token)
         self._checks: dict[model.Target, asyncio.Task[None]] = {}
         self._down: Mapping[model.Target, str] = MappingProxyType({})
+        # Those of the first turn that were not judged yet; None before it.
+        self._unknown: set[model.Target] | None = None
         # Time of the event loop from which on the next attempt may be made.
         self._free_at = 0.0
 
@@ -53,6 +55,11 @@ class Checker:
     def down(self) -> Mapping[model.Target, str]:
         """Those of the wanted that do not accept connections, with the reason in words. A snapshot: it does not change."""
         return self._down
+
+    @property
+    def unknown(self) -> frozenset[model.Target]:
+        """Those of which a process before this one may have known more: what it made of them stays until they are judged."""
+        return self._wanted() if self._unknown is None else frozenset(self._unknown)
 
     async def run(self) -> None:
         """Until cancelled. Where a newer process acts for this service it checks nothing more, and waits to be ended."""
@@ -72,6 +79,8 @@ class Checker:
         """Check what is wanted, and forget what is not."""
         while True:
             wanted = self._wanted()
+            if self._unknown is None:
+                self._unknown = set(wanted)
             if wanted != self._checks.keys():
                 self._forget(self._checks.keys() - wanted)
                 await self._dialler.keep({target.table for target in wanted})
@@ -85,6 +94,7 @@ class Checker:
     def _forget(self, targets: set[model.Target]) -> None:
         for target in targets:
             self._checks.pop(target).cancel()
+            self._judge(target)
         if targets & self._down.keys():
             self._show({target: reason for target, reason in self._down.items() if target not in targets})
 
@@ -96,9 +106,19 @@ class Checker:
             outcome = await self._dialler.attempt(target)
             if outcome is not None:
                 before, verdict = verdict, verdict.after(outcome)
+                is_first = not verdict.is_shaken and self._judge(target)
                 if verdict.reason != before.reason:
                     self._tell(target, verdict.reason)
+                elif is_first:
+                    self._on_change()
             await asyncio.sleep(self._rest_s(verdict))
+
+    def _judge(self, target: model.Target) -> bool:
+        """Whether nobody knew until now."""
+        if not self._unknown or target not in self._unknown:
+            return False
+        self._unknown.remove(target)
+        return True
 
     async def _take_turn(self) -> None:
         now = asyncio.get_running_loop().time()

@@ -30,10 +30,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """What the driver asks and tells: `down`, the members that do not accept connections; `before_reload`, that the current
-    worker will have a successor; `on_change`, with the unit, that HAProxy ended without having been asked to."""
+    """What the driver asks and tells: `down`, the members that do not accept connections, and `unknown`, those that were not
+    judged yet; `before_reload`, that the current worker will have a successor; `on_change`, with the unit, that HAProxy ended
+    without having been asked to."""
 
     down: Callable[[], Mapping[model.Target, str]]
+    unknown: Callable[[], frozenset[model.Target]]
     before_reload: Callable[[], Awaitable[None]]
     on_change: Callable[[str], None]
 
@@ -71,6 +73,7 @@ class Device:
             servers=seen.servers,
             namespaces=frozenset(f"{each.table}.{each.cookie}" for each in namespaces.items if each.cookie),
             down=self._beside.down(),
+            unknown=self._beside.unknown(),
             trial=self._remembered(),
         )
 

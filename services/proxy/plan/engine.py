@@ -36,7 +36,8 @@ class Observed:
 
     `running`: the launcher keeps one; `digest`: of the configuration that it would start with; `structure`, `listeners`,
     `servers` (section -> server name): of its current worker, empty where that does not answer; `namespaces`: those that engines
-    can enter; `down`: the members that do not accept connections, with the reason.
+    can enter; `down`: the members that do not accept connections, with the reason; `unknown`: those that were there when this
+    process began, and that it has not judged yet.
     """
 
     limits: render.Limits
@@ -47,6 +48,7 @@ class Observed:
     servers: Mapping[str, Mapping[str, Seen]] = field(default_factory=dict)
     namespaces: frozenset[str] = frozenset()
     down: Mapping[model.Target, str] = field(default_factory=dict)
+    unknown: frozenset[model.Target] = frozenset()
     trial: Trial = field(default_factory=Trial)
 
 

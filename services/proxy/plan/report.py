@@ -6,7 +6,7 @@ READY in this generation and is still there stays so: a fault in one vService is
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from crossns import errors, resource
 from crossns.resource import Status
@@ -51,6 +51,14 @@ class _Judgement:
     message: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """By part: which were READY; why which members were down."""
+
+    ready: frozenset[str] = frozenset()
+    down: Mapping[str, str] = field(default_factory=dict)
+
+
 def report(
     desired: model.Desired,
     observed: Observed,
@@ -82,7 +90,7 @@ def _round(desired: model.Desired, observed: Observed) -> _Round:
 
 
 def _vservice(vservice: model.VService, judged: _Round, previous: Status | None) -> v_service_pb2.VServiceStatus:
-    kept = _ready_before(vservice, previous)
+    before = _before(vservice, previous)
 
     def part(found: _Judgement) -> v_service_pb2.PartStatus:
         state = status_pb2.STATE_PENDING if found.reason in judged.pending else status_pb2.STATE_ERROR
@@ -95,12 +103,8 @@ def _vservice(vservice: model.VService, judged: _Round, previous: Status | None)
             observed_generation=vservice.generation,
         )
 
-    frontends = [part(_frontend(vservice, each, judged, was_ready=each.name in kept)) for each in vservice.frontends]
-    members = [
-        part(_member(vservice, pool, each, judged, was_ready=f"{pool.name}/{each.name}" in kept))
-        for pool in vservice.pools
-        for each in pool.members
-    ]
+    frontends = [part(_frontend(vservice, each, judged, was_ready=each.name in before.ready)) for each in vservice.frontends]
+    members = [part(_member(vservice, pool, each, judged, before)) for pool in vservice.pools for each in pool.members]
     return v_service_pb2.VServiceStatus(
         observed_generation=vservice.generation,
         state=_sum({part.state for part in frontends}, {part.state for part in members}),
@@ -118,13 +122,16 @@ def _frontend(vservice: model.VService, frontend: model.Frontend, judged: _Round
     return _judge(frontend.name, part, judged, is_taken=is_open and (judged.is_current or was_ready))
 
 
-def _member(vservice: model.VService, pool: model.Pool, member: model.Member, judged: _Round, *, was_ready: bool) -> _Judgement:
+def _member(vservice: model.VService, pool: model.Pool, member: model.Member, judged: _Round, before: _Before) -> _Judgement:
     name = f"{pool.name}/{member.name}"
     part = render.member_part(vservice.name, pool.name, member, judged.tables)
     if part is None:
         return _absent(name, member.table)
-    found = _judge(name, part, judged, is_taken=_is_taken(part, member, judged, was_ready=was_ready))
-    why = judged.observed.down.get(model.target_of(vservice, pool, member, judged.tables[member.table]))
+    found = _judge(name, part, judged, is_taken=_is_taken(part, member, judged, was_ready=name in before.ready))
+    asked = model.target_of(vservice, pool, member, part.namespace)
+    # What a process before this one said holds until it is known better.
+    said = before.down.get(name) if asked in judged.observed.unknown else None
+    why = judged.observed.down.get(asked, said)
     if found.reason == "OK" and why is not None and member.state != "disabled":
         return _Judgement(name, _DOWN, why)
     return found
@@ -173,15 +180,13 @@ def _stuck(failure: errors.CrossnsError, previous: Status | None) -> v_service_p
     return status
 
 
-def _ready_before(vservice: model.VService, previous: Status | None) -> frozenset[str]:
-    """The parts that were READY when last reported, of this very generation."""
+def _before(vservice: model.VService, previous: Status | None) -> _Before:
+    """What was said last. READY counts for this very generation only."""
     if not isinstance(previous, v_service_pb2.VServiceStatus):
-        return frozenset()
-    return frozenset(
-        part.name
-        for part in (*previous.frontends, *previous.members)
-        if part.state == status_pb2.STATE_READY and part.observed_generation == vservice.generation
-    )
+        return _Before()
+    parts = (*previous.frontends, *previous.members)
+    ready = (each for each in parts if each.state == status_pb2.STATE_READY and each.observed_generation == vservice.generation)
+    return _Before(frozenset(each.name for each in ready), {each.name: each.message for each in parts if each.reason == _DOWN})
 
 
 def _condition(kind: str, parts: Sequence[v_service_pb2.PartStatus]) -> status_pb2.Condition:

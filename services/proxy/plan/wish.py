@@ -88,8 +88,12 @@ def _pools(desired: model.Desired) -> Iterator[tuple[model.VService, model.Pool,
 def _resting(vservice: model.VService, pool: model.Pool, parts: Mapping[str, render.Part], observed: Observed) -> frozenset[str]:
     """Who gets nothing because he is down; nobody where none would be left that can be served: what is known then is little."""
     usable = [member for member in pool.members if member.state == "enabled" and member.name in parts]
+    seen = observed.servers.get(render.backend_section(vservice.name, pool.name), {})
+    # What a process before this one took out stays out until it is known better.
+    out = {name for name, line in slots.held(parts, seen) if not seen[line].server.enabled}
+    targets = {member.name: model.target_of(vservice, pool, member, parts[member.name].namespace) for member in usable}
     down = frozenset(
-        member.name for member in usable if model.target_of(vservice, pool, member, parts[member.name].namespace) in observed.down
+        name for name, target in targets.items() if target in observed.down or (target in observed.unknown and name in out)
     )
     return down if len(down) < len(usable) else frozenset()
 
