@@ -65,7 +65,7 @@ def _from_files(function: Callable[..., Any]) -> Callable[..., Any]:
 async def apply(api: Client, source: Source, *, dry_run: bool, no_wait: bool) -> int:
     """Make the device as the files say.
 
-    Prints the plan, applies it in order of dependency and waits until every resource is READY. It is not atomic: on the
+    Prints the plan, applies it in order of dependency and waits until all is in effect. It is not atomic: on the
     first failure it stops and tells, and repeating it goes on.
 
     Another name is another resource. To rename one that keeps its card, link name, index or VIP takes two steps: apply the

@@ -25,7 +25,7 @@ _COMMANDS = {
     "delete": ("resource", "delete", "delete resources, and wait until they are gone"),
     "table": ("table", "table", "route tables: create, list, show, delete"),
     "interface": ("interface", "interface", "interfaces: list"),
-    "service": ("service", "service", "vServices: list, show"),
+    "service": ("service", "service", "vServices: list, show, drain, enable, disable"),
     "exec": ("device", "enter", "run a command inside a route table (root, on the device)"),
     "watch": ("watch", "watch", "print what happens as it happens"),
     "status": ("status", "status", "is all well? services, processes, memory, resources"),

@@ -41,7 +41,7 @@ class Device:
         return client.Client(self._channel, self._connection)
 
     async def apply(self, *documents: str, wait: bool = True) -> list[config_pb2.ApplyResponse]:
-        """Apply documents of the file format; raises where one is refused. Waits until all are READY."""
+        """Apply documents of the file format; raises where one is refused. Waits until all are in effect."""
         bundle = [cli_bundle.wrap(each) for text in documents for each in document.parse(text, "test")]
         answers = []
         api = self.client

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import pytest_asyncio
 
-from crossns.testing.device import Device, doc
+from crossns.testing.device import Device, doc, wait_until
 from crossns.testing.lab import Host
 from crossns.testing.traffic import address
 from tests.kernel.privileged import socket_in
@@ -166,3 +166,14 @@ def single(
 
 async def reloads(device: Device) -> int:
     return (await engine(device)).reloads
+
+
+async def killed(device: Device) -> None:
+    """HAProxy, and back again from the file that the launcher keeps."""
+    before = (await engine(device)).restarts
+    await device.kill("haproxy")
+
+    async def is_back() -> bool:
+        return (await engine(device)).restarts > before
+
+    await wait_until(is_back)

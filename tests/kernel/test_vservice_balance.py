@@ -5,10 +5,10 @@ from collections import Counter
 
 import pytest
 
-from crossns.testing.device import Device, doc
+from crossns.testing.device import Device, doc, wait_until
 from crossns.testing.lab import Host, Lab
-from tests.kernel.client import VIP, Client, Dial, backend, dial, single
-from tests.kernel.test_proxy import A, B, frontend, plug, served_by, vservice
+from tests.kernel.client import VIP, Client, Dial, backend, dial, killed, single
+from tests.kernel.test_proxy import A, B, frontend, is_served, plug, served_by, vservice
 
 __all__ = ["dial"]  # a fixture
 pytestmark = [pytest.mark.kernel, pytest.mark.asyncio(loop_scope="module")]
@@ -99,6 +99,12 @@ async def test_source_hash_keeps_each_client_at_its_member(device: Device, lab: 
     moved = {source for source in SOURCES if among_three[source] != before[source]}
     assert 0 < len(moved) < len(SOURCES) / 2
     assert {among_three[source] for source in moved} == {"c"}
+    # Over a reload, and over an engine that begins anew, too.
+    await device.apply(vservice("other", frontend("dmz", "dmz", "203.0.113.12"), main=[A]))
+    assert await by_source(client, dial) == among_three
+    await killed(device)
+    await wait_until(lambda: is_served(client, VIP))
+    assert await by_source(client, dial) == among_three
     # When it goes, everybody is where they were.
     await device.apply(single(A, B, pool=pool))
     assert await by_source(client, dial) == before
@@ -126,6 +132,8 @@ async def test_first_fills_one_member_before_the_next(device: Device, lab: Lab, 
         assert await clients[-1].name() == expected
     await clients[0].finish()
     assert await served_by(lab.hosts["dmz"], VIP, 3) == ["b"] * 3
+    await device.apply(single({**members[0], "state": "DRAIN"}, {**A, "maxConnections": 9}, pool={"algorithm": "FIRST"}))
+    assert await served_by(lab.hosts["dmz"], VIP, 3) == ["a"] * 3
 
 
 async def test_requests_on_one_connection_are_shared_with_http_only(device: Device, lab: Lab, dial: Dial) -> None:

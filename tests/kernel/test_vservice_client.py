@@ -77,6 +77,23 @@ async def test_members_of_the_other_family_are_told_the_client_too(device: Devic
             assert (await client.ask())["client"] == client.local
 
 
+async def test_members_are_told_in_the_version_that_they_expect(device: Device, lab: Lab, dial: Dial) -> None:
+    await plug(device, lab, "dmz", "a")
+    begun: list[bytes] = []
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # The check of members says nothing.
+        with contextlib.suppress(ConnectionError):
+            begun.append(await reader.read(12))
+        writer.close()
+
+    async with served(lab.hosts["a"], "10.0.0.5:8082", listen):
+        for version, first in (("V1", b"PROXY TCP4 2"), ("V2", b"\r\n\r\n\0\r\nQUIT\n")):
+            await device.apply(single({**A, "port": 8082}, pool={"proxyProtocol": version}))
+            await (await dial(lab.hosts["dmz"], VIP, first=REQUEST)).ended()
+            assert first in begun
+
+
 @pytest.mark.parametrize("protocol", ["TCP", "HTTP"])
 async def test_the_client_that_a_proxy_in_front_tells_of_reaches_the_member(
     device: Device, lab: Lab, dial: Dial, protocol: str

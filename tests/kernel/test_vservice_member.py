@@ -9,8 +9,8 @@ import pytest
 
 from crossns.testing.device import Device, wait_until
 from crossns.testing.lab import Lab
-from tests.kernel.client import VIP, Client, Dial, backend, dial, reloads, single
-from tests.kernel.test_proxy import A, B, engine, frontend, is_refused, is_served, plug, served_by, vservice
+from tests.kernel.client import VIP, Client, Dial, backend, dial, killed, reloads, single
+from tests.kernel.test_proxy import A, B, frontend, is_refused, is_served, plug, served_by, vservice
 
 __all__ = ["dial"]  # a fixture
 pytestmark = [pytest.mark.kernel, pytest.mark.asyncio(loop_scope="module")]
@@ -33,17 +33,6 @@ async def is_shared(lab: Lab, weights: dict[str, int], target: str = VIP, client
     counts = Counter(await served_by(lab.hosts[client], target, 40))
     expected = {name: 40 * weight / sum(weights.values()) for name, weight in weights.items()}
     return counts.keys() == expected.keys() and all(abs(counts[name] - expected[name]) <= 2 for name in expected)
-
-
-async def killed(device: Device) -> None:
-    """HAProxy, and back again from the file that the launcher keeps."""
-    before = (await engine(device)).restarts
-    await device.kill("haproxy")
-
-    async def is_back() -> bool:
-        return (await engine(device)).restarts > before
-
-    await wait_until(is_back)
 
 
 async def test_a_drained_member_keeps_what_it_has_and_takes_nothing_new(device: Device, lab: Lab, dial: Dial) -> None:
@@ -102,6 +91,19 @@ async def test_what_a_worker_from_before_a_reload_serves_ends_with_its_disabled_
     assert await reloads(device) == before
     assert await clients["a"].ended() == b""
     assert await clients["b"].name() == "b"
+
+
+async def test_a_kept_connection_is_answered_over_a_reload_and_told_when_it_is_the_last_time(
+    device: Device, lab: Lab, dial: Dial
+) -> None:
+    """With HTTP: nobody who asks just then may find it closed."""
+    await plug(device, lab, "dmz", "a")
+    await device.apply(single(A, protocol="HTTP"))
+    client = await dial(lab.hosts["dmz"], VIP)
+    assert await client.name() == "a"
+    await device.apply(OTHER)
+    client.send()
+    assert b"connection: close" in (await client.ended()).lower()
 
 
 async def test_a_pool_whose_members_are_all_drained_or_disabled_refuses_until_one_is_back(device: Device, lab: Lab) -> None:
@@ -179,7 +181,7 @@ async def test_a_member_that_was_taken_away_is_served_no_more_and_its_place_is_u
     await backend(lab.hosts["a"], "c", "10.0.0.5:8081")
     for members in ((A, B, C), (A, B), (B, C), (C, A)):
         await device.apply(single(*members))
-        assert await is_shared(lab, {member["name"]: 1 for member in members})
+        assert await is_shared(lab, {str(member["name"]): 1 for member in members})
 
 
 async def test_a_killed_engine_starts_with_what_it_was_told_meanwhile(device: Device, lab: Lab) -> None:

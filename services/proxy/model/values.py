@@ -3,6 +3,7 @@
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 COLLECTION = "vServices"
@@ -38,7 +39,7 @@ class Limits:
     connection_rate: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Frontend:
     """`pool` is never empty; `end_port` is the last port, `port` where it is the only one."""
 
@@ -51,13 +52,13 @@ class Frontend:
     accept_proxy: bool = False
     limits: Limits = field(default_factory=Limits)
 
-    @property
+    @cached_property
     def sockets(self) -> tuple[str, ...]:
         """`10.0.0.5:80`, `[fd00::5]:80`; one for each port."""
         return tuple(socket(self.address, port) for port in range(self.port, self.end_port + 1))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Member:
     """`port` 0 is the port at which the client arrived; `max_connections` 0 is no limit."""
 
@@ -69,7 +70,7 @@ class Member:
     state: MemberState = "enabled"
     max_connections: int = 0
 
-    @property
+    @cached_property
     def socket(self) -> str:
         return socket(self.address, self.port)
 
@@ -107,10 +108,10 @@ class Invalid:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Desired:
-    """What HAProxy should serve. `tables`: the namespace of each route table that has one; `leaving`: vServices being deleted;
-    `invalid`: those that cannot be served."""
+    """What HAProxy should serve at one moment. `tables`: the namespace of each route table that has one; `leaving`: vServices
+    being deleted; `invalid`: those that cannot be served."""
 
     services: tuple[VService, ...]
     tables: Mapping[str, str]

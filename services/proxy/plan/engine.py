@@ -30,9 +30,9 @@ class Seen:
     connections_total: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Observed:
-    """HAProxy as it is, and the limits that it has on this device.
+    """HAProxy as it is at one moment, and the limits that it has on this device.
 
     `running`: the launcher keeps one; `digest`: of the configuration that it would start with; `structure`, `listeners`,
     `servers` (section -> server name): of its current worker, empty where that does not answer; `namespaces`: those that engines

@@ -3,6 +3,7 @@
 Called by `difference` and `report`. As long as the lines that the running worker has will do, they are kept.
 """
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -26,6 +27,8 @@ class Wish:
     lines: Mapping[tuple[str, str], str]
 
 
+# Plan and report of a round ask the same.
+@functools.lru_cache(maxsize=1)
 def wish(desired: model.Desired, observed: Observed) -> Wish:
     """With the running worker's lines where its structure can stay as it is."""
     kept = _wish(desired, observed, slots.kept) if _could_start(observed) else None

@@ -17,6 +17,8 @@ from services.proxy import model
 from services.proxy.render import head, part
 from services.proxy.render.part import Part, Server, Slot
 
+# By name, the `defaults` that sections begin with.
+_DEFAULTS: Mapping[model.Protocol, str] = {"tcp": "tcp", "http": "http"}
 _PATH = re.compile(r"(/[A-Za-z0-9_.-]+)+")
 _LIMIT_MAX = 1_000_000
 _TIMEOUT_MAX_MS = 24 * 3600 * 1000
@@ -99,15 +101,15 @@ def _digest(lines: Sequence[str]) -> str:
 
 def _sections(vservice: model.VService, wanted: Arrangement) -> Iterator[_Line]:
     """A pool without members is there too: HAProxy refuses its clients at once, where a missing one would stop HAProxy."""
+    defaults = part.chosen(_DEFAULTS, vservice.protocol)
     for frontend in sorted(vservice.frontends, key=lambda frontend: frontend.name):
         listener = part.frontend_part(vservice.name, frontend, wanted.tables)
         if listener is not None and listener not in wanted.left_out:
-            yield from _section(f"frontend {listener.section} from {vservice.protocol}", _frontend(vservice, frontend, listener))
+            yield from _section(f"frontend {listener.section} from {defaults}", _frontend(vservice, frontend, listener))
     for pool in sorted(vservice.pools, key=lambda pool: pool.name):
         section = part.backend_section(vservice.name, pool.name)
-        yield from _section(
-            f"backend {section} from {vservice.protocol}", [*_ALGORITHMS[pool.algorithm], *_member_side(vservice)]
-        )
+        balance = part.chosen(_ALGORITHMS, pool.algorithm)
+        yield from _section(f"backend {section} from {defaults}", [*balance, *_member_side(vservice)])
         for slot in wanted.slots.get(section, ()):
             yield _server(slot, wanted.servers[section, slot.name], pool)
 
@@ -163,9 +165,8 @@ def _log(vservice: model.VService) -> Sequence[str]:
 def _server(slot: Slot, server: Server, pool: model.Pool) -> _Line:
     name = part.slot_name(slot.name)
     address = part.with_family(server.socket)
-    fixed = (
-        f"id {part.number(slot.id, 1, _SERVER_ID_MAX)} namespace {part.namespace(slot.namespace)}{_SEND_PROXY[pool.send_proxy]}"
-    )
+    told = part.chosen(_SEND_PROXY, pool.send_proxy)
+    fixed = f"id {part.number(slot.id, 1, _SERVER_ID_MAX)} namespace {part.namespace(slot.namespace)}{told}"
     changing = f"weight {part.number(server.weight, 0, model.WEIGHT_MAX)}"
     if server.max_connections:
         changing += f" maxconn {part.number(server.max_connections, 1, _LIMIT_MAX)}"

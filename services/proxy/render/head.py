@@ -5,7 +5,7 @@ Called by `config`.
 
 from collections.abc import Mapping
 
-from services.proxy import model
+from services.proxy import access, model
 
 # Files that a HAProxy process needs beside connections and listeners: control sockets, polls, what the old worker hands over.
 _FILES_RESERVED = 256
@@ -16,7 +16,7 @@ _CONNECTIONS_MAX = 50_000
 # forwarded yet would be lost. It gets this long, in which it still takes a part of what comes in.
 GRACE_S = 0.1
 
-LOG_FORMATS: Mapping[model.Protocol, str] = {"tcp": "%ci", "http": "%ci"}
+LOG_FORMATS: Mapping[model.Protocol, str] = {"tcp": access.TCP_FORMAT, "http": access.HTTP_FORMAT}
 
 _TEXT = """\
 # Made by crossns from its vServices; what is changed here is overwritten.
@@ -28,7 +28,7 @@ global
     tune.bufsize 65536
     # For a person who wants to look; with it the file is valid even while no frontend can be in it.
     stats socket {directory}/stats.sock mode 660 level user
-    log {directory}/log.sock format raw local0 info
+    log {directory}/log.sock len {line_bytes} format raw local0 info
 
 defaults tcp
     mode tcp
@@ -45,6 +45,8 @@ defaults tcp
     option redispatch 1
     # Shows each listener by itself, with its namespace for a name.
     option socket-stats
+    # Counts the bytes of a connection while it lasts.
+    option contstats
 
 defaults http
     mode http
@@ -58,6 +60,7 @@ defaults http
     retries 3
     option redispatch 1
     option socket-stats
+    option contstats
     # A worker that ends answers once more on each kept connection, and says that it was the last time.
     option idle-close-on-response
 """
@@ -66,7 +69,11 @@ defaults http
 def render(connections: int, directory: str, structure: str) -> str:
     """`directory` is where the sockets are; `structure` the digest by which the running text is known."""
     return _TEXT.rstrip().format(
-        connections=connections, grace_ms=round(GRACE_S * 1000), directory=directory, structure=structure
+        connections=connections,
+        grace_ms=round(GRACE_S * 1000),
+        directory=directory,
+        structure=structure,
+        line_bytes=access.LINE_MAX_BYTES,
     )
 
 

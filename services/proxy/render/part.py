@@ -4,10 +4,12 @@ Called by `config` and by the plan, which finds in the running HAProxy what it h
 were parsed; here they are matched once more against what they may consist of, so that no value becomes a line of its own.
 """
 
+import functools
 import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from crossns import errors, names
 from services.proxy import model
@@ -15,9 +17,13 @@ from services.proxy import model
 _ID = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 _NAMESPACE = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?\.[0-9]{1,20}")
 _HOST = re.compile(r"[0-9]{1,3}(\.[0-9]{1,3}){3}|[0-9a-f:]{2,39}")
+_SOCKET = re.compile(r"([0-9]{1,3}(\.[0-9]{1,3}){3}|\[[0-9a-f:]{2,39}\]):[0-9]{1,5}(-[0-9]{1,5})?")
 _SLOT = re.compile(r"([a-z]([a-z0-9-]{0,61}[a-z0-9])?|_[1-9][0-9]{0,3})\.[a-z]([a-z0-9-]{0,61}[a-z0-9])?\.[0-9]{1,20}")
 # Where an empty slot points: nobody can connect to the limited broadcast address.
 NOWHERE = "255.255.255.255:1"
+
+_Key = TypeVar("_Key")
+_Word = TypeVar("_Word")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -61,8 +67,9 @@ def frontend_part(vservice: str, frontend: model.Frontend, tables: Mapping[str, 
     """With a range as `address:first-last`. None while its table has no namespace."""
     if frontend.table not in tables:
         return None
-    ports = f"-{_port(frontend.end_port)}" if frontend.end_port != frontend.port else ""
-    socket = _socket(frontend.address, _port(frontend.port)) + ports
+    socket = _socket(frontend.address, _port(frontend.port))
+    if _port(frontend.end_port, at_least=frontend.port) != frontend.port:
+        socket += f"-{frontend.end_port}"
     return Part(frontend_section(vservice, frontend.name), namespace(tables[frontend.table]), socket)
 
 
@@ -103,14 +110,23 @@ def number(value: int, at_least: int, at_most: int) -> int:
     return value
 
 
+@functools.lru_cache(maxsize=100_000)
 def matching(pattern: re.Pattern[str], text: str) -> str:
-    if not pattern.fullmatch(text):
+    if type(text) is not str or not pattern.fullmatch(text):
         raise errors.InvariantError(f"{errors.bounded(repr(text))} reached the renderer")
     return text
 
 
+def chosen(words: Mapping[_Key, _Word], key: _Key) -> _Word:
+    """What stands in the text for `key`."""
+    if key not in words:
+        raise errors.InvariantError(f"{errors.bounded(repr(key))} reached the renderer")
+    return words[key]
+
+
 def with_family(socket: str) -> str:
     """So that HAProxy guesses and resolves nothing; without a port where it is that of arrival."""
+    matching(_SOCKET, socket)
     family = "ipv6" if socket.startswith("[") else "ipv4"
     return f"{family}@{socket.removesuffix(':0')}"
 

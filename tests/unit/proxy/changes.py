@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from services.proxy import model, plan, render
-from tests.unit.proxy import sample
 from tests.unit.proxy.engine import Engine, Line
 
 TABLES = ("routeTables/a", "routeTables/b")
@@ -177,8 +176,8 @@ class Changes(RuleBasedStateMachine):
         for (section, name), server in self.engine.servers.items():
             if server.enabled and name.startswith("_"):
                 assert self.had[section, name] <= {server.socket}
-        for section, pool, member, namespace in self.members():
-            if member.state == "disabled" and pool.algorithm:
+        for section, _, member, namespace in self.members():
+            if member.state == "disabled":
                 part = render.Part(section, namespace, member.socket)
                 assert sum(worker.to(part) for worker in self.engine.workers) == 0
 
@@ -245,6 +244,3 @@ class Changes(RuleBasedStateMachine):
         }
         self.engine.observed = dataclasses.replace(self.engine.observed, down=down)
         return self.engine.observed
-
-
-__all__ = ["Changes", "sample"]

@@ -77,7 +77,7 @@ def test_what_is_not_the_proxys_business_wakes_nobody() -> None:
         changed(names.Keys("other", "proxy").desired("vServices/web"), sample.message().SerializeToString()),
     ]
     assert [list(world.change(other)) for other in others] == [[]] * len(others)
-    assert world.desired(model.UNIT) == model.Desired((), {})
+    assert (world.desired(model.UNIT).services, world.desired(model.UNIT).tables) == ((), {})
 
 
 def test_what_was_desired_before_does_not_change_behind_a_round() -> None:

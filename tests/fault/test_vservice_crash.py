@@ -1,0 +1,191 @@
+"""The proxy service dies at any moment of any sequence of changes: when it is back, the running HAProxy is what is desired, and so
+is its file: a HAProxy that starts with it is as the one that ran.
+"""
+
+import asyncio
+import contextlib
+import csv
+import os
+import random
+import signal
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
+from crossns import errors
+from crossns.testing.device import Device, doc, wait_until
+from crossns.testing.lab import Host
+from tests.fault.crossing import S1, S2, SITE, T1, WEB, Member, Service, client, member
+
+__all__ = ["client"]
+
+pytestmark = [pytest.mark.fault, pytest.mark.asyncio(loop_scope="module")]
+
+Count = Callable[[int, int], int]
+# All of them answer.
+MEMBERS = (S1, S2, member("s3", "s", "10.0.0.6", 8081), T1)
+SERVICES = (WEB, SITE, Service("more", "TCP", "203.0.113.12"))
+ALGORITHMS = ("ROUND_ROBIN", "LEAST_CONNECTIONS", "SOURCE_HASH", "RANDOM", "FIRST")
+# Section, table, socket -> weight, enabled, most connections.
+Servers = dict[tuple[str, str, str], tuple[int, bool, int]]
+# What is wanted of a vService; None where it is to be gone.
+Spec = dict[str, Any] | None
+
+
+def any_member(dice: random.Random, of: Member, *, is_enabled: bool) -> Member:
+    state = "ENABLED" if is_enabled else dice.choice(["ENABLED", "DRAIN", "DISABLED"])
+    return {**of, "weight": dice.randint(1, 9), "state": state, "maxConnections": dice.choice([0, 0, 100, 200])}
+
+
+def any_spec(dice: random.Random, service: Service, before: Spec) -> Spec:
+    """Mostly members that come, go and change; now and then another structure, and now and then none at all."""
+    if before is not None and dice.random() < 0.1:
+        return None
+    chosen = dice.sample(MEMBERS, dice.randint(1, len(MEMBERS)))
+    members = [any_member(dice, each, is_enabled=not number) for number, each in enumerate(chosen)]
+    if before is not None and dice.random() < 0.7:
+        pool = {**before["pools"][0], "members": members}
+        return {**before, "pools": [pool]}
+    pool = {"name": "p", "algorithm": dice.choice(ALGORITHMS), "members": members}
+    ports = [80, *dice.sample(range(81, 90), dice.randint(0, 2))]
+    frontends = [service.frontend(f"f{port}", port) for port in ports]
+    return {
+        "protocol": service.protocol,
+        "frontends": frontends,
+        "pools": [pool],
+        "timeouts": {"connect": f"{dice.randint(1, 9)}s"},
+    }
+
+
+async def patiently(device: Device, service: Service, spec: Spec) -> None:
+    """Have it stored, however often the service is away."""
+    async with asyncio.timeout(20):
+        while True:
+            with contextlib.suppress(errors.TemporaryError):
+                if spec is None:
+                    await device.delete(service.name, wait=False, allow_missing=True)
+                else:
+                    await device.apply(doc(service.name, **spec), wait=False)
+                return
+            await asyncio.sleep(0.02)
+
+
+async def settled(device: Device, wanted: Mapping[Service, Spec]) -> None:
+    """Until all is READY or gone, as last written."""
+
+    async def is_settled(service: Service, spec: Spec) -> bool:
+        with contextlib.suppress(errors.TemporaryError):
+            try:
+                found = await device.client.get(service.name)
+            except errors.NotFound:
+                return spec is None
+            return spec is not None and not found.reconciling and await device.state(service.name) == "READY"
+        return False
+
+    for service, spec in wanted.items():
+        await wait_until(lambda service=service, spec=spec: is_settled(service, spec))
+
+
+def desired(wanted: Mapping[Service, Spec]) -> Servers:
+    """The servers that HAProxy should have for members."""
+    return {
+        (f"vs.{service.id}.po.p", each["routeTable"].split("/")[1], f"{each['address']}:{each['port']}"): (
+            0 if each["state"] == "DRAIN" else each["weight"],
+            each["state"] != "DISABLED",
+            each["maxConnections"],
+        )
+        for service, spec in wanted.items()
+        if spec is not None
+        for each in spec["pools"][0]["members"]
+    }
+
+
+async def ask(device: Device, command: str) -> str:
+    """HAProxy's current worker."""
+    reader, writer = await asyncio.open_unix_connection(device.layout.haproxy_master)
+    try:
+        writer.write(f"@1 {command}\n".encode())
+        writer.write_eof()
+        return (await reader.read()).decode()
+    finally:
+        writer.close()
+
+
+async def running(device: Device) -> tuple[dict[str, Any], Servers]:
+    """What HAProxy runs: every listener and line by its name, and the servers among them that are somebody's. Where a line
+    that is nobody's points is of no interest."""
+    rows = list(csv.DictReader((await ask(device, "show stat -1 12 -1")).removeprefix("# ").splitlines()))
+    lines: dict[str, Any] = {}
+    servers: Servers = {}
+    for row in rows:
+        key = f"{row['pxname']}/{row['svname']}"
+        if row["type"] == "3":
+            lines[f"{key}/{row['addr']}"] = row["status"]
+            continue
+        is_enabled = not row["status"].startswith("MAINT")
+        server = (int(row["uweight"]), is_enabled, int(row["slim"] or 0))
+        is_spare = row["svname"].startswith("_") and not is_enabled
+        lines[key] = (row["sid"], *(() if is_spare else (row["addr"], *server)))
+        table = row["svname"].split(".")[1]
+        if not is_spare and (is_enabled or row["addr"] != "255.255.255.255:1"):
+            servers[row["pxname"], table, row["addr"]] = server
+    return lines, servers
+
+
+async def crash(device: Device) -> None:
+    """HAProxy, all of it; it starts with its file."""
+    before = device.pids("haproxy")
+    for pid in before:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+    async def is_back() -> bool:
+        with contextlib.suppress(OSError):
+            return not set(before) & set(device.pids("haproxy")) and "pxname" in await ask(device, "show stat")
+        return False
+
+    await wait_until(is_back)
+
+
+def check_members(servers: Servers, wanted: Mapping[Service, Spec]) -> None:
+    """Each member as it should be, and nobody else gets anything. The line of one who has left may stay, and rests."""
+    expected = desired(wanted)
+    assert {key: server for key, server in servers.items() if key in expected or server[1]} == {
+        key: server for key, server in expected.items() if key in servers or server[1]
+    }
+
+
+async def test_killed_proxy_leaves_an_engine_that_is_as_desired_and_so_is_its_file(
+    device: Device, client: Host, count: Count, dice: random.Random
+) -> None:
+    wanted: dict[Service, Spec] = dict.fromkeys(SERVICES)
+    for _ in range(count(5, 60)):
+        changes = dice.randint(2, 6)
+        killed_after = dice.randrange(changes)
+        for number in range(changes):
+            service = dice.choice(SERVICES)
+            wanted[service] = any_spec(dice, service, wanted[service])
+            await patiently(device, service, wanted[service])
+            if number == killed_after:
+                await asyncio.sleep(dice.uniform(0, 0.2))
+                await device.kill("proxy")
+        await settled(device, wanted)
+        if not any(wanted.values()):
+            assert device.pids("haproxy") == []
+            continue
+        before, servers = await running(device)
+        check_members(servers, wanted)
+        await crash(device)
+        assert (await running(device))[0] == before
+        await check_idle(device)
+
+
+async def check_idle(device: Device) -> None:
+    """A proxy that comes back to this finds nothing to do: one more vService is one write, and no other came before it."""
+    writes = await device.kernel_writes()
+    await device.kill("proxy")
+    await wait_until(device.serves)
+    await device.apply(Service("probe", "TCP", "203.0.113.13").doc(S1))
+    assert (await device.kernel_writes())["launcher"] == writes["launcher"] + 1
+    await device.delete("vServices/probe")
