@@ -95,7 +95,12 @@ def is_same(one: Path, other: Path) -> bool:
 def cookie() -> int:
     """SO_NETNS_COOKIE of the calling thread's namespace: never used twice within one boot."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        return int.from_bytes(probe.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), "little")
+        return cookie_of(probe)
+
+
+def cookie_of(made: socket.socket) -> int:
+    """SO_NETNS_COOKIE of the namespace that the socket is in."""
+    return int.from_bytes(made.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), "little")
 
 
 def raise_loopback() -> None:

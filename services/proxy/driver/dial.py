@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from crossns import errors, operation
+from crossns import errors, netns, operation
 from crossns.agent import Agent
 from crossns.layout import Layout
 from crossns.retry import Backoff
@@ -27,8 +27,7 @@ ENGINE = "haproxy"
 TIMEOUT_S = 1.0
 # How long an agent that did not answer is left alone.
 _REST = Backoff(0.25, 2.0, 4.0)
-# asm-generic/socket.h; net/tcp_states.h
-_SO_NETNS_COOKIE = 71
+# net/tcp_states.h
 _SYN_SENT = 2
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 # What the network or the member says. All else (no files, memory or ports left) is about this device.
@@ -91,14 +90,13 @@ class Dialler:
         try:
             agent = await self._connected(target.table, door)
             made = await agent.open_socket(wanted)
-        # ValueError: its descriptor did not come, because this process has as many as it may.
-        except (errors.CrossnsError, ValueError) as error:
-            if isinstance(error, errors.CrossnsError) and error.reason == "FENCED":
+        except errors.CrossnsError as error:
+            if error.reason == "FENCED":
                 raise
             await self._leave_alone(target.table, door, str(error))
             return None
         door.failures = 0
-        if _cookie(made) == target.cookie:
+        if netns.cookie_of(made) == target.cookie:
             return made
         # The table was made anew, and its agent, or who wants the target, has not heard of it.
         made.close()
@@ -160,8 +158,3 @@ async def _outcome(made: socket.socket, address: tuple[str, int]) -> int:
 def _settle(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
-
-
-def _cookie(made: socket.socket) -> int:
-    """Of the namespace that the socket is in."""
-    return int.from_bytes(made.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), "little")

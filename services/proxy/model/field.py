@@ -49,7 +49,10 @@ def port(value: int, field: str) -> int:
 
 def milliseconds(value: duration_pb2.Duration, field: str) -> int:
     """1ms..24h without a rest."""
-    shown = value.ToJsonString()
+    try:
+        shown = value.ToJsonString()
+    except ValueError:
+        raise errors.InvalidSpec(field, f"is no duration: give 0.001s..{TIMEOUT_MAX_S}s") from None
     if not 0 < value.ToNanoseconds() <= TIMEOUT_MAX_S * 10**9:
         raise errors.InvalidSpec(field, f"{shown} is out of range: give 0.001s..{TIMEOUT_MAX_S}s", value=shown)
     if value.nanos % 10**6:
