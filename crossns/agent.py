@@ -15,8 +15,8 @@ class Agent(session.Session):
     peer_name = "the agent"
 
     async def open_socket(self, wanted: operation.OpenSocket) -> socket.socket:
-        """A new socket in the agent's namespace, non-blocking, the caller's to close; AgentUnavailable also where this process has
-        no place for it."""
+        """A new socket in the agent's namespace, non-blocking, the caller's to close. AgentUnavailable also where this process
+        has no place for it."""
         _, fd = await self._answer(wanted)
         if fd < 0:
             raise self._unavailable("its socket did not come: this process may have no more open files")

@@ -144,11 +144,11 @@ async def test_checks_are_haproxys_and_leave_through_the_members_table_only(devi
 
 
 @pytest.mark.parametrize("process", ["agent", "proxy"])
-async def test_a_killed_process_takes_nobody_out_and_takes_nobody_back_for_good(device: Device, lab: Lab, process: str) -> None:
+async def test_a_killed_process_takes_nobody_out_and_nobody_back(device: Device, lab: Lab, process: str) -> None:
     await served(device, lab)
     await lab.hosts["b"].stop_all()
     await until_members_are(device, "DEGRADED", a="OK", b="MEMBER_DOWN")
-    logged = len(member_lines(device))
+    logged, mark = len(member_lines(device)), len(device.log)
     for name in ["agent a", "agent b"] if process == "agent" else ["proxy"]:
         await device.kill(name)
         await wait_until(lambda name=name: device.pids(name))
@@ -156,6 +156,8 @@ async def test_a_killed_process_takes_nobody_out_and_takes_nobody_back_for_good(
     await until_members_are(device, "DEGRADED", a="OK", b="MEMBER_DOWN")
     if process == "agent":
         assert member_lines(device)[logged:] == []
+    # What HAProxy says when it takes a server back.
+    assert not [line for _, line in device.log[mark:] if "is UP/READY" in line]
     # They are checked again.
     await serve(lab.hosts["b"], "b", "10.0.0.5")
     await until_members_are(device, "READY", a="OK", b="OK")

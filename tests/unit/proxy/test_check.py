@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crossns import errors, netns, operation
+from crossns.agent import Agent as RealAgent
 from crossns.layout import Layout
 from crossns.retry import Backoff
 from services.proxy import model
@@ -154,19 +155,22 @@ def port() -> Iterator[Port]:
 
 
 class Wanted:
-    """What the checker asks for and tells."""
+    """What the checker asks for, how often it told of something, and how often that was of another `down`."""
 
     def __init__(self, *targets: model.Target) -> None:
         self.targets = frozenset(targets)
-        self.changes = 0
+        self.calls = self.changes = 0
+        self._down: dict[model.Target, str] = {}
 
-    def changed(self) -> None:
-        self.changes += 1
+    def changed(self, down: Mapping[model.Target, str]) -> None:
+        self.calls += 1
+        self.changes += down != self._down
+        self._down = dict(down)
 
 
 @asynccontextmanager
 async def checking(wanted: Wanted) -> AsyncIterator[Checker]:
-    checker = Checker(Layout(), operation.Token(1, 1), lambda: wanted.targets, wanted.changed)
+    checker = Checker(Layout(), operation.Token(1, 1), lambda: wanted.targets, lambda: wanted.changed(checker.down))
     running = asyncio.create_task(checker.run())
     try:
         yield checker
@@ -239,9 +243,8 @@ async def test_what_is_no_longer_wanted_is_forgotten(agent: Agent, port: Port) -
     [
         errors.AgentUnavailable("AGENT_UNAVAILABLE", "the agent: the connection was lost"),
         errors.InvariantError("the operation failed inside the privileged process: its log has the details"),
-        ValueError("no descriptor came"),
     ],
-    ids=["gone", "out of files", "this process is out of files"],
+    ids=["gone", "out of files"],
 )
 async def test_an_agent_that_makes_no_socket_changes_no_verdict(agent: Agent, port: Port, refusal: Exception) -> None:
     gone = model.Target(port.target.namespace, LOOPBACK, 1)
@@ -332,3 +335,32 @@ async def test_a_member_that_hangs_holds_up_nobody(agent: Agent, monkeypatch: py
     async with checking(Wanted(target(port=1), target(port=2), target(port=3))):
         await until(lambda: seen.count(2) > 3 and seen.count(3) > 3)
     assert seen.count(1) == 1
+
+
+async def test_a_descriptor_that_did_not_come_is_the_agents_to_explain(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def answer(_agent: RealAgent, _wanted: operation.OpenSocket) -> tuple[None, int]:
+        return None, -1
+
+    monkeypatch.setattr(RealAgent, "_answer", answer)
+    agent = object.__new__(RealAgent)
+    with pytest.raises(errors.AgentUnavailable, match="open files"):
+        await agent.open_socket(operation.OpenSocket(family="inet", kind="stream"))
+
+
+async def test_members_of_before_are_unknown_until_they_were_judged_and_that_is_told(agent: Agent, port: Port) -> None:
+    gone, later = (model.Target(port.target.namespace, LOOPBACK, number) for number in (1, 2))
+    wanted = Wanted(port.target, gone)
+    checker = Checker(Layout(), operation.Token(1, 1), lambda: wanted.targets, lambda: None)
+    assert checker.unknown == {port.target, gone}
+    agent.refusal = errors.AgentUnavailable("AGENT_UNAVAILABLE", "the agent: the connection was lost")
+    async with checking(wanted) as checker:
+        await attempts(agent)
+        assert checker.unknown == {port.target, gone}
+        # Who comes now was nothing to a process before this one.
+        wanted.targets |= {later}
+        await attempts(agent)
+        assert checker.unknown == {port.target, gone}
+        agent.refusal = None
+        await until(lambda: not checker.unknown)
+        assert set(checker.down) <= {gone, later}
+        await until(lambda: wanted.calls > wanted.changes)

@@ -80,13 +80,25 @@ def test_a_name_that_is_no_id_never_becomes_text(bad: str) -> None:
     refused(with_pool(name=bad))
 
 
-@pytest.mark.parametrize("bad", [*BAD_TEXTS, "dmz", "dmz.", "dmz.x", ".1", "dmz.1.2", "dmz.1 name x", "dmz.1\n", f"dmz.{'1' * 21}"])
+@pytest.mark.parametrize(
+    "bad", [*BAD_TEXTS, "dmz", "dmz.", "dmz.x", ".1", "dmz.1.2", "dmz.1 name x", "dmz.1\n", f"dmz.{'1' * 21}"]
+)
 def test_a_namespace_that_is_none_never_becomes_text(bad: str) -> None:
     refused(sample.vservice(), tables={**sample.TABLES, "routeTables/dmz": bad})
 
 
 @pytest.mark.parametrize(
-    "bad", [*BAD_TEXTS, "a1", "a1.tenant-a", "a1.b.tenant-a.21", "_0.tenant-a.21", "_.tenant-a.21", "_12345.tenant-a.21", "a1.tenant-a.21\n"]
+    "bad",
+    [
+        *BAD_TEXTS,
+        "a1",
+        "a1.tenant-a",
+        "a1.b.tenant-a.21",
+        "_0.tenant-a.21",
+        "_.tenant-a.21",
+        "_12345.tenant-a.21",
+        "a1.tenant-a.21\n",
+    ],
 )
 def test_a_line_that_has_no_such_name_never_becomes_text(bad: str) -> None:
     refused(sample.vservice(), slot=render.Slot(bad, 1))
