@@ -10,7 +10,7 @@ import json
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -192,15 +192,19 @@ class Connection:
         self._writer.transport.abort()
 
 
+def socket_in(namespace: Path, make: Callable[[], socket.socket]) -> socket.socket:
+    """What `make` makes within a network namespace."""
+    fd = os.open(namespace, os.O_RDONLY)
+    try:
+        return netns.inside(fd, make)
+    finally:
+        os.close(fd)
+
+
 @contextlib.asynccontextmanager
 async def connected(namespace: Path, target: str) -> AsyncIterator[Connection]:
     """A connection from within a network namespace; an OSError within a second where there is none."""
-    fd = os.open(namespace, os.O_RDONLY)
-    try:
-        wire = netns.inside(fd, lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM))
-    finally:
-        os.close(fd)
-    with wire:
+    with socket_in(namespace, lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM)) as wire:
         wire.setblocking(False)  # noqa: FBT003 - the name of the parameter is the method's
         async with asyncio.timeout(1):
             await asyncio.get_running_loop().sock_connect(wire, address.parse(target))

@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from crossns import errors, names, netns, proc, settings, store
+from crossns import errors, names, proc, settings, store
 from crossns.etcd.client import EtcdStore
 from crossns.testing.device import Device, doc, wait_until
 from crossns.testing.lab import Cable, Host, Lab
-from tests.fault.crossing import S1, S2, T1, Service, answer, backends, network
+from tests.fault.crossing import S1, S2, T1, Service, answer, backends, network, socket_in
 
 pytestmark = [pytest.mark.fault, pytest.mark.asyncio(loop_scope="module")]
 
@@ -105,10 +105,7 @@ Fault = Callable[[Crowd], AbstractAsyncContextManager[str]]
 
 @asynccontextmanager
 async def port_is_taken(crowd: Crowd) -> AsyncIterator[str]:
-    fd = os.open(crowd.device.layout.netns / "c", os.O_RDONLY)
-    holder = netns.inside(fd, lambda: socket.create_server((BAD.address, 80)))
-    os.close(fd)
-    with holder:
+    with socket_in(crowd.device.layout.netns / "c", lambda: socket.create_server((BAD.address, 80))):
         await crowd.device.apply(BAD.doc(S1), wait=False)
         yield "ERROR ENGINE_REFUSED"
     # What was refused is tried again when it is written again.

@@ -4,7 +4,9 @@
 """
 
 import asyncio
+import contextlib
 import itertools
+import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,8 +16,23 @@ import pytest
 from crossns import operation
 from crossns.launcher import Launcher
 from crossns.testing.device import Device
-from crossns.testing.lab import Host
-from tests.fault.crossing import BOTH, S1, S2, T1, Member, Service, check, client, loading, ready
+from crossns.testing.lab import Host, Lab
+from tests.fault.crossing import (
+    BOTH,
+    S1,
+    S2,
+    SITE,
+    T1,
+    Member,
+    Service,
+    check,
+    client,
+    connected,
+    loading,
+    member,
+    ready,
+    socket_in,
+)
 
 __all__ = ["client"]
 
@@ -127,3 +144,30 @@ async def test_changes_under_load_lose_no_request(device: Device, client: Host, 
     check(seen)
     assert {name for each in seen for name in each["by_backend"]} == {"s1", "s2", "t1"}
     assert await reloads(device) - before == structural
+
+
+async def _answer_and_close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """A member that wants a new connection for each request."""
+    with contextlib.suppress(EOFError):
+        await reader.readuntil(b"\r\n\r\n")
+        body = b'{"backend": "closing"}'
+        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+    writer.close()
+
+
+@pytest.mark.parametrize("asked_before", [True, False])
+async def test_kept_http_connection_without_a_request_under_way_is_answered_behind_a_reload(
+    device: Device, client: Host, lab: Lab, asked_before: bool
+) -> None:
+    """By the worker that it came to, which must go on to reach the members for it."""
+    where = ("10.0.0.5", 8090)
+    listener = socket_in(lab.hosts["s"].namespace, lambda: socket.create_server(where))
+    async with await asyncio.start_server(_answer_and_close, sock=listener):
+        only = member("closing", "s", *where)
+        await device.apply(SITE.doc(only))
+        async with connected(client.namespace, SITE.target) as connection:
+            if asked_before:
+                await connection.ask()
+            await device.apply(SITE.doc(only, timeouts={"connect": "4s"}))
+            await device.apply(SITE.doc(only, timeouts={"connect": "5s"}))
+            assert await connection.ask() == "closing"

@@ -13,7 +13,8 @@ from tests.kernel.test_proxy import A, B, frontend, is_served, plug, served_by, 
 __all__ = ["dial"]  # a fixture
 pytestmark = [pytest.mark.kernel, pytest.mark.asyncio(loop_scope="module")]
 
-C = {"name": "c", "routeTable": "routeTables/a", "address": "10.0.0.5", "port": 8081}
+# Between the other two by its name, and yet the last to come.
+C = {"name": "ab", "routeTable": "routeTables/a", "address": "10.0.0.5", "port": 8081}
 SOURCES = [f"203.0.113.{number}" for number in range(100, 132)]
 
 

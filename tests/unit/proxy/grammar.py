@@ -1,4 +1,4 @@
-"""The closed list of lines that HAProxy's file may have behind its head; whatever else stands in it is a fault of the renderer."""
+"""The closed list of lines that HAProxy's file may have behind its head; what else stands in it is a fault of the renderer."""
 
 import re
 from collections.abc import Sequence
@@ -25,12 +25,15 @@ _FRONTEND = (
     rf"log-format (?:{_FORMATS})",
     rf"default_backend vs\.{_ID}\.po\.{_ID}",
 )
+_SERVER = (
+    rf"server (?:{_ID}|_[1-9][0-9]{{0,3}})\.{_NS} {_HOST}(?::{_PORT})? id {_NUMBER} namespace {_NS}(?: send-proxy(?:-v2)?)?"
+    rf" weight {_NUMBER}(?: maxconn {_NUMBER})?(?: disabled)?"
+)
 _BACKEND = (
     r"balance (?:roundrobin|leastconn|source|random|first)",
     r"hash-type consistent",
     rf"timeout (?:connect|server|queue) {_NUMBER}ms",
-    rf"server (?:{_ID}|_[1-9][0-9]{{0,3}})\.{_NS} {_HOST}(?::{_PORT})? id {_NUMBER} namespace {_NS}(?: send-proxy(?:-v2)?)?"
-    rf" weight {_NUMBER}(?: maxconn {_NUMBER})?(?: disabled)?",
+    _SERVER,
 )
 _LINES = {
     "": re.compile(rf"(?:frontend vs\.{_ID}\.fe|backend vs\.{_ID}\.po)\.{_ID} from (?:tcp|http)", re.ASCII),

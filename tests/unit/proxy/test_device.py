@@ -1,6 +1,8 @@
 """The driver against a launcher and a HAProxy of values: when it asks, what it remembers, what it makes of a refusal."""
 
 import asyncio
+import dataclasses
+import ipaddress
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -9,13 +11,13 @@ import pytest_asyncio
 
 from crossns import errors, operation
 from crossns.layout import Layout
-from services.proxy import driver, model, plan
-from services.proxy.driver import device
+from services.proxy import driver, model, plan, render
+from services.proxy.driver import device, ending
 from services.proxy.settings import Settings
 from tests.unit.proxy import sample
 
-STATISTICS = (Path(__file__).parents[2] / "testdata" / "proxy" / "show-stat.txt").read_text(encoding="utf-8")
-CONFIG = "frontend vs.web.fe.fe\n    bind ipv4@203.0.113.10:80 namespace dmz.11 name dmz.11 transparent\n"
+LOOK = (Path(__file__).parents[2] / "testdata" / "proxy" / "show-stat.txt").read_text(encoding="utf-8")
+CONFIG = "frontend vs.web.fe.fe from tcp\n    bind ipv4@203.0.113.10:80 namespace dmz.11 name dmz.11 transparent\n"
 
 OnEvent = Callable[[operation.Event], None]
 
@@ -54,11 +56,12 @@ class Launcher:
 
 
 class Engine:
-    """HAProxy's master socket."""
+    """HAProxy's master socket. `answer` is what it says whatever it is asked."""
 
     def __init__(self, layout: Layout) -> None:
         self.path = layout.haproxy_master
         self.asked: list[bytes] = []
+        self.answer = LOOK
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
@@ -72,7 +75,7 @@ class Engine:
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.asked.append(await reader.read())
-        writer.write(STATISTICS.encode())
+        writer.write(self.answer.encode())
         await writer.drain()
         writer.close()
 
@@ -92,14 +95,30 @@ async def engine(tmp_path: Path) -> AsyncIterator[Engine]:
     await made.stop()
 
 
-@pytest.fixture
-def changed() -> list[str]:
-    return []
+class Beside:
+    """What the driver asks and tells: the checks, the counting, the loop."""
+
+    def __init__(self, launcher: Launcher) -> None:
+        self.down: dict[model.Target, str] = {}
+        self.unknown: frozenset[model.Target] = frozenset()
+        self.changed: list[str] = []
+        # How much the launcher had been asked for when a reload was announced.
+        self.reloads: list[int] = []
+        self._launcher = launcher
+
+    async def before_reload(self) -> None:
+        self.reloads.append(len(self._launcher.calls))
 
 
 @pytest.fixture
-def observer(tmp_path: Path, launcher: Launcher, changed: list[str]) -> driver.Device:
-    return driver.Device(Layout(run=tmp_path), operation.Token(1, 1), Settings(open_files=20_000), changed.append)
+def beside(launcher: Launcher) -> Beside:
+    return Beside(launcher)
+
+
+@pytest.fixture
+def observer(tmp_path: Path, beside: Beside) -> driver.Device:
+    told = driver.Beside(lambda: beside.down, lambda: beside.unknown, beside.before_reload, beside.changed.append)
+    return driver.Device(Layout(run=tmp_path), operation.Token(1, 1), Settings(open_files=20_000), told)
 
 
 def running(pid: int = 7, reloads: int = 0) -> operation.Engine:
@@ -109,37 +128,45 @@ def running(pid: int = 7, reloads: int = 0) -> operation.Engine:
 async def test_without_an_engine_nobody_is_asked(observer: driver.Device, engine: Engine) -> None:
     await engine.start()
     seen = await observer.observe(model.UNIT)
-    assert (seen.running, seen.digest, seen.serving, engine.asked) == (False, "", frozenset(), [])
+    assert (seen.running, seen.digest, seen.structure, seen.listeners, seen.servers) == (False, "", "", frozenset(), {})
+    assert engine.asked == []
 
 
 async def test_only_tables_with_a_namespace_can_be_entered(observer: driver.Device) -> None:
     assert (await observer.observe(model.UNIT)).namespaces == {"dmz.11"}
 
 
-async def test_the_current_worker_tells_what_it_serves(observer: driver.Device, engine: Engine, launcher: Launcher) -> None:
+async def test_the_current_worker_tells_what_it_runs(observer: driver.Device, engine: Engine, launcher: Launcher) -> None:
     await engine.start()
     launcher.engine = running()
     seen = await observer.observe(model.UNIT)
-    assert (seen.running, seen.digest) == (True, "d" * 64)
-    assert sample.listener() in seen.serving
-    assert engine.asked == [b"@1 show stat -1 12 -1\n"]
+    assert (seen.running, seen.digest, seen.structure) == (True, "d" * 64, "d85047ad1313e893f620b8498cc0357b")
+    assert sample.listener() in seen.listeners
+    assert seen.servers["vs.web.po.main"]["a1.tenant-a.21"].server == render.Server("10.0.0.5:8080", enabled=True)
+    assert engine.asked == [b"@1 show info;@1 show stat -1 12 -1\n"]
 
 
-async def test_a_worker_is_asked_once_and_its_successor_again(
-    observer: driver.Device, engine: Engine, launcher: Launcher
-) -> None:
+async def test_what_changes_while_it_runs_is_seen_each_time(observer: driver.Device, engine: Engine, launcher: Launcher) -> None:
     await engine.start()
-    for number, shown in enumerate([running(), running(reloads=1), running(pid=8, reloads=1)], start=1):
-        launcher.engine = shown
-        await observer.observe(model.UNIT)
-        await observer.observe(model.UNIT)
-        assert len(engine.asked) == number
+    launcher.engine = running()
+    await observer.observe(model.UNIT)
+    engine.answer = LOOK.replace(",no check,1,1,", ",MAINT,1,1,")
+    seen = await observer.observe(model.UNIT)
+    assert not seen.servers["vs.web.po.main"]["a1.tenant-a.21"].server.enabled
+
+
+async def test_the_checks_tell_who_is_down_and_of_whom_nothing_is_known(observer: driver.Device, beside: Beside) -> None:
+    one, other = (model.Target("dmz.11", ipaddress.ip_address(f"10.0.0.{host}"), 80) for host in (5, 6))
+    beside.down, beside.unknown = {one: "no answer"}, frozenset({other})
+    seen = await observer.observe(model.UNIT)
+    assert dict(seen.down) == {one: "no answer"}
+    assert seen.unknown == {other}
 
 
 async def test_an_engine_that_does_not_answer_in_time_runs_nothing(observer: driver.Device, launcher: Launcher) -> None:
     launcher.engine = running()
     seen = await observer.observe(model.UNIT)
-    assert (seen.running, seen.digest, seen.serving) == (True, "", frozenset())
+    assert (seen.running, seen.digest, seen.structure, seen.listeners) == (True, "d" * 64, "", frozenset())
 
 
 async def test_an_engine_that_comes_back_is_waited_for(
@@ -151,7 +178,7 @@ async def test_an_engine_that_comes_back_is_waited_for(
     while len(launcher.calls) < 5:
         await asyncio.sleep(0)
     await engine.start()
-    assert sample.listener() in (await observing).serving
+    assert sample.listener() in (await observing).listeners
 
 
 async def test_what_is_refused_is_remembered_and_tried_again_after_a_while(
@@ -196,15 +223,80 @@ async def test_a_lost_session_is_opened_again(observer: driver.Device, launcher:
     assert launcher.sessions == 2
 
 
-async def test_the_end_of_the_engine_wakes_the_loop(observer: driver.Device, launcher: Launcher, changed: list[str]) -> None:
+async def test_the_end_of_the_engine_wakes_the_loop(observer: driver.Device, launcher: Launcher, beside: Beside) -> None:
     await observer.observe(model.UNIT)
     assert launcher.on_event is not None
     launcher.on_event(operation.AgentExited(table="dmz", pid=5))
-    assert changed == []
+    assert beside.changed == []
     launcher.on_event(operation.EngineExited(engine="haproxy", pid=7, status=9))
-    assert changed == [model.UNIT]
+    assert beside.changed == [model.UNIT]
 
 
 async def test_the_engine_is_stopped_by_the_launcher(observer: driver.Device, launcher: Launcher) -> None:
     await observer.apply(plan.StopEngine())
     assert launcher.calls == [operation.StopEngine(engine="haproxy")]
+
+
+async def test_a_text_that_runs_already_is_only_kept(observer: driver.Device, launcher: Launcher, beside: Beside) -> None:
+    await observer.apply(plan.SaveEngine(CONFIG))
+    assert launcher.calls == [operation.SaveEngine(engine="haproxy", config=CONFIG)]
+    assert beside.reloads == []
+
+
+async def test_what_the_worker_counted_is_held_before_it_has_a_successor(
+    observer: driver.Device, launcher: Launcher, beside: Beside
+) -> None:
+    await observer.apply(plan.StartEngine(CONFIG))
+    assert launcher.calls == [operation.StartEngine(engine="haproxy", config=CONFIG)]
+    assert beside.reloads == [0]
+
+
+CHANGE = plan.SetServer(
+    "vs.web.po.main",
+    "a1.tenant-a.21",
+    render.Server("10.0.0.5:8080", enabled=True),
+    render.Server("10.0.0.5:8080", enabled=False),
+    "vServices/web",
+)
+
+
+async def test_a_server_is_changed_by_haproxy_itself(observer: driver.Device, engine: Engine, launcher: Launcher) -> None:
+    await engine.start()
+    engine.answer = "\n"
+    await observer.apply(CHANGE)
+    assert engine.asked == [b"@1 set server vs.web.po.main/a1.tenant-a.21 state maint\n"]
+    assert launcher.calls == []
+
+
+async def test_a_change_that_haproxy_does_not_make_is_an_error(observer: driver.Device, engine: Engine) -> None:
+    await engine.start()
+    engine.answer = "No such server.\n\n"
+    with pytest.raises(errors.PermanentError, match=r"No such server\.$"):
+        await observer.apply(CHANGE)
+
+
+async def test_connections_end_after_the_change_that_lets_no_more_come(
+    observer: driver.Device, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await engine.start()
+    engine.answer = "\n"
+    ended: list[tuple[int, frozenset[render.Part]]] = []
+
+    async def end(_path: Path, members: frozenset[render.Part]) -> None:
+        ended.append((len(engine.asked), members))
+
+    monkeypatch.setattr(ending, "end", end)
+    await observer.apply(dataclasses.replace(CHANGE, ended=frozenset({sample.server()})))
+    await observer.apply(plan.StartEngine(CONFIG, ended=frozenset({sample.server("other")})))
+    assert ended == [(1, frozenset({sample.server()})), (1, frozenset({sample.server("other")}))]
+
+
+async def test_nobodys_connections_end_by_a_reload_that_is_refused(
+    observer: driver.Device, launcher: Launcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def end(_path: Path, _members: frozenset[render.Part]) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(ending, "end", end)
+    launcher.refusal = errors.PermanentError("ENGINE_REFUSED", "no")
+    await observer.apply(plan.StartEngine(CONFIG, frozenset({sample.listener()}), frozenset({sample.server()})))

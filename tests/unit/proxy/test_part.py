@@ -141,8 +141,8 @@ def test_a_timeout_that_is_none_never_becomes_text(field: str, bad: object) -> N
 @pytest.mark.parametrize("bad", ["10.0.0.5", "10.0.0.5:80\nbind :1", None, 5, ipaddress.IPv6Address("fe80::1%eth0")])
 def test_an_address_of_another_type_never_becomes_text(bad: object) -> None:
     refused(with_frontend(address=bad))
+    member = dataclasses.replace(sample.vservice().pools[0].members[0], address=bad)  # type: ignore[arg-type]
     with pytest.raises(errors.InvariantError):
-        member = dataclasses.replace(sample.vservice().pools[0].members[0], address=bad)  # type: ignore[arg-type]
         render.member_part("vServices/web", "main", member, sample.TABLES)
 
 

@@ -29,6 +29,17 @@ def test_a_taken_port_is_refused_with_its_owner_and_what_to_do() -> None:
     )
 
 
+def test_a_frontend_claims_all_ports_of_its_range() -> None:
+    message = sample.message()
+    message.spec.frontends[0].end_port = 90
+    (claim,) = servicer.draft(message).claims
+    assert (claim.first, claim.last) == (80, 90)
+    for port in (80, 90):
+        with pytest.raises(errors.AlreadyExists):
+            resource.claimed([resource.Holding("vServices/other", port, port)], [claim], "vServices/web")
+    assert resource.claimed([resource.Holding("vServices/other", 91, 99)], [claim], "vServices/web")
+
+
 def test_another_port_of_a_vip_is_free() -> None:
     claims = servicer.draft(sample.message()).claims
     held = resource.claimed([resource.Holding("vServices/other", 81, 81)], claims, "vServices/web")

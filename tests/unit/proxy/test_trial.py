@@ -2,11 +2,12 @@
 
 import pytest
 
-from services.proxy import plan, render
-from services.proxy.plan import trial
+from services.proxy import model, plan, render
+from services.proxy.plan import trial, wish
 from tests.unit.proxy import sample
 
-CONFIG = render.render([sample.vservice(), sample.vservice("other", port=81)], sample.TABLES, (), sample.LIMITS)
+_SERVICES = model.Desired((sample.vservice(), sample.vservice("other", port=81)), sample.TABLES)
+CONFIG = wish.wish(_SERVICES, plan.Observed(sample.LIMITS, namespaces=frozenset(sample.TABLES.values()))).config.text
 
 
 def line_of(text: str) -> int:
@@ -28,7 +29,9 @@ DIRECTIVE = f"line {SERVER} of the configuration may not run: only IP addresses 
 
 def test_every_line_is_led_back_to_its_part() -> None:
     both = {sample.listener(), sample.server(), sample.listener("other", port=81), sample.server("other")}
-    assert set(trial.parts(CONFIG).values()) == both
+    assert sorted(trial.parts(CONFIG).values()) == sorted(both)
+    lines = CONFIG.splitlines()
+    assert all(part.namespace in lines[number - 1] for number, part in trial.parts(CONFIG).items())
 
 
 @pytest.mark.parametrize(
@@ -52,6 +55,26 @@ def test_the_lines_that_the_words_name_are_to_blame(words: str, expected: set[re
 def test_an_ipv6_listener_is_found_too() -> None:
     config = "frontend vs.a.fe.b\n    bind ipv6@[fd00::1]:80 namespace dmz.11 name dmz.11 transparent v6only\n"
     assert trial.blamed("[x:2]", config) == {render.Part("vs.a.fe.b", "dmz.11", "[fd00::1]:80")}
+
+
+@pytest.mark.parametrize(
+    ("line", "socket"),
+    [
+        ("    bind ipv4@203.0.113.10:80-82 namespace dmz.11 name dmz.11 transparent accept-proxy", "203.0.113.10:80-82"),
+        ("    bind ipv6@[fd00::1]:80-82 namespace dmz.11 name dmz.11 transparent v6only", "[fd00::1]:80-82"),
+        ("    server m.dmz.11 ipv4@10.0.0.5 id 1 namespace dmz.11 weight 1", "10.0.0.5:0"),
+        ("    server m.dmz.11 ipv6@[fd00::5] id 1 namespace dmz.11 send-proxy weight 1 disabled", "[fd00::5]:0"),
+        ("    server m.dmz.11 ipv6@[fd00::5]:80 id 1 namespace dmz.11 weight 0 maxconn 5", "[fd00::5]:80"),
+    ],
+)
+def test_a_part_is_found_by_its_line_whatever_else_stands_there(line: str, socket: str) -> None:
+    config = f"backend vs.a.po.b from http\n    balance random\n{line}\n"
+    assert trial.parts(config) == {3: render.Part("vs.a.po.b", "dmz.11", socket)}
+
+
+def test_a_line_that_is_nobodys_is_not_to_blame() -> None:
+    config = "backend vs.a.po.b from tcp\n    server _1.dmz.11 ipv4@255.255.255.255:1 id 1 namespace dmz.11 weight 1 disabled\n"
+    assert trial.parts(config) == {}
 
 
 def test_what_is_refused_is_remembered_with_the_words() -> None:

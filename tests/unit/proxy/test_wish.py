@@ -104,6 +104,27 @@ def test_a_member_that_goes_down_and_comes_back_costs_no_reload() -> None:
     assert len(engine.starts) == 1
 
 
+def test_who_was_out_when_the_proxy_came_back_is_out_until_it_knows_better() -> None:
+    """And who was in stays in: a restart of the proxy changes nothing."""
+    engine = Engine()
+    wanted = desired(member("a1", 1), member("b1", 2))
+    engine.observed = dataclasses.replace(engine.observed, down=observed("10.0.0.1").down)
+    engine.settle(wanted)
+    everybody = frozenset(observed("10.0.0.1", "10.0.0.2").down)
+    engine.observed = dataclasses.replace(engine.observed, down={}, unknown=everybody)
+    assert plan.plan(wanted, engine.observed) == ()
+    engine.observed = dataclasses.replace(engine.observed, unknown=frozenset())
+    (change, _) = plan.plan(wanted, engine.observed)
+    assert isinstance(change, plan.SetServer)
+    assert (change.name, change.wanted.enabled) == ("a1.tenant-a.21", True)
+
+
+def test_where_no_haproxy_runs_nobody_was_out() -> None:
+    wanted = desired(member("a1", 1), member("b1", 2))
+    seen = dataclasses.replace(observed(), unknown=frozenset(observed("10.0.0.1", "10.0.0.2").down))
+    assert [server.enabled for server in servers(wanted, seen).values()] == [True, True]
+
+
 @pytest.mark.parametrize(
     "changed",
     [

@@ -1,5 +1,7 @@
 """What of the store's changes concerns the proxy, and what they add up to."""
 
+import pytest
+
 from crossns import names, store
 from crossns.v1 import route_table_pb2, v_service_pb2
 from services.proxy import model
@@ -40,6 +42,65 @@ def test_a_vservice_that_is_being_deleted_is_leaving_and_not_desired() -> None:
     assert (desired.services, desired.leaving) == ((), frozenset({"vServices/web"}))
     world.change(changed(KEYS.desired("vServices/web"), None))
     assert world.desired(model.UNIT).leaving == frozenset()
+
+
+def test_a_vservice_that_another_release_took_is_left_to_itself() -> None:
+    """The others are served."""
+    world = model.World(KEYS)
+    world.change(stored(sample.message()))
+    other = sample.message()
+    other.name = "vServices/other"
+    other.spec.frontends[0].address = "nowhere"
+    assert list(world.change(stored(other))) == [model.UNIT]
+    desired = world.desired(model.UNIT)
+    assert [each.name for each in desired.services] == ["vServices/web"]
+    (invalid,) = desired.invalid
+    assert (invalid.name, invalid.generation, invalid.reason) == ("vServices/other", 3, "INVALID_FIELD")
+    assert invalid.message.startswith("spec.frontends[0].address: 'nowhere' is not ")
+
+
+@pytest.mark.parametrize("last", [sample.message(), None])
+def test_a_vservice_is_valid_again_when_it_is_mended_or_gone(last: v_service_pb2.VService | None) -> None:
+    world = model.World(KEYS)
+    broken = sample.message()
+    broken.spec.ClearField("pools")
+    world.change(stored(broken))
+    assert [each.name for each in world.desired(model.UNIT).invalid] == ["vServices/web"]
+    world.change(stored(last) if last is not None else changed(KEYS.desired("vServices/web"), None))
+    assert world.desired(model.UNIT).invalid == ()
+    assert len(world.desired(model.UNIT).services) == (last is not None)
+
+
+def test_a_vservice_that_became_invalid_is_not_served_as_it_was() -> None:
+    world = model.World(KEYS)
+    world.change(stored(sample.message()))
+    broken = sample.message()
+    broken.spec.ClearField("pools")
+    world.change(stored(broken))
+    assert world.desired(model.UNIT).services == ()
+
+
+def test_members_to_check_follow_the_tables_and_the_vservices() -> None:
+    world = model.World(KEYS)
+    world.change(stored(sample.message()))
+    assert world.targets() == frozenset()
+    world.change(table("tenant-a", 21))
+    assert {str(each) for each in world.targets()} == {"10.0.0.5:8080 in tenant-a"}
+    world.change(table("tenant-a", 22))
+    assert {each.namespace for each in world.targets()} == {"tenant-a.22"}
+    world.change(changed(KEYS.desired("vServices/web"), None))
+    assert world.targets() == frozenset()
+
+
+def test_while_nothing_changes_the_same_is_wanted() -> None:
+    """A round and its report ask for it, and compare nothing."""
+    world = model.World(KEYS)
+    world.change(stored(sample.message()))
+    before = world.desired(model.UNIT)
+    assert list(world.change(changed(NSMANAGER.desired("routeTables/dmz"), b""))) == []
+    assert world.desired(model.UNIT) is before
+    world.change(table("dmz", 1))
+    assert world.desired(model.UNIT) is not before
 
 
 def test_a_table_is_known_by_the_namespace_that_it_has_now() -> None:
