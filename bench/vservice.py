@@ -19,7 +19,7 @@ from crossns import rpc
 from crossns.cli import document, kinds
 from crossns.layout import Layout
 from crossns.testing.device import Device, wait_until
-from crossns.v1 import v_service_pb2, v_service_pb2_grpc
+from crossns.v1 import config_pb2, v_service_pb2, v_service_pb2_grpc
 
 # Short runs in turn: a noisy moment of the machine costs each contestant a run or two, and medians do not care.
 ROUNDS = 14
@@ -153,15 +153,19 @@ async def _member_change(place: Crossing) -> list[Row]:
 
 
 async def _change_ms(device: Device, text: str, watcher: _Watcher, is_out: bool) -> float:
-    """From the answer to UpdateVService until the client is served by another member; the effect may be there first."""
+    """From the answer to UpdateVService until the client is served by another member; the effect may be there first.
+
+    The change before is done with by then: what its configuration file takes to be checked is not this one's."""
     service = _parse(text)
     if is_out:
         service.spec.pools[0].members[0].state = v_service_pb2.MEMBER_STATE_DRAIN
     request = v_service_pb2.UpdateVServiceRequest(v_service=service)
     client = device.client
-    await client.call(v_service_pb2_grpc.VServicesStub(client.channel).UpdateVService, request)
+    stored = await client.call(v_service_pb2_grpc.VServicesStub(client.channel).UpdateVService, request)
     returned_at = time.monotonic()
-    return max(0.0, (await watcher.until("b" if is_out else "a") - returned_at) * 1e3)
+    seen_at = await watcher.until("b" if is_out else "a")
+    await device.wait([config_pb2.WaitTarget(name=stored.name, generation=stored.generation)])
+    return max(0.0, (seen_at - returned_at) * 1e3)
 
 
 def _parse(text: str) -> v_service_pb2.VService:

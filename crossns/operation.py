@@ -95,6 +95,13 @@ class SaveEngine(Message, frozen=True):
     config: str
 
 
+class EndWorkers(Message, frozen=True):
+    """End these workers, of those that a reload has replaced; the current one is never ended. -> None"""
+
+    engine: Literal["haproxy"]
+    pids: tuple[int, ...]
+
+
 class StopEngine(Message, frozen=True):
     """-> None"""
 
@@ -295,6 +302,7 @@ LauncherOperation = (
     | ListNamespaces
     | StartEngine
     | SaveEngine
+    | EndWorkers
     | StopEngine
     | ListEngines
     | Statistics

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from crossns import operation
+from crossns.launcher import Launcher
 from crossns.testing.device import wait_until
 from tests.kernel.engine import backend, config, digest, engines, is_another, is_served, shown, start, table
 from tests.kernel.privileged import LAYOUT, Tree, process_status, running_for_a_module, tree
@@ -117,3 +118,27 @@ async def test_engine_runs_with_two_capabilities_under_its_own_uid(tree: Tree, b
     assert (master.st_gid, master.st_mode & 0o777) == (LAYOUT.uid("proxy"), 0o660)
     with socket.socket(socket.AF_UNIX) as peer:
         peer.connect(os.fspath(LAYOUT.haproxy_master))
+
+
+async def test_workers_that_a_reload_has_replaced_are_ended_and_never_the_current_one(
+    tree: Tree, backend: operation.Namespace
+) -> None:
+    proxy = await tree.launcher("proxy")
+    front = await table(tree, "front")
+    text = config(front, backend).replace("global\n", "global\n    grace 24h\n")
+    await start(proxy, text)
+    old = engines()[-1]
+    await start(proxy, text + "# another one\n")
+    (new,) = set(engines()) - {old, (await engine_of(proxy)).pid}
+    await proxy.call(operation.EndWorkers(engine="haproxy", pids=(new, (await engine_of(proxy)).pid, os.getpid())))
+    assert {old, new} <= set(engines())
+    await proxy.call(operation.EndWorkers(engine="haproxy", pids=(old,)))
+    await wait_until(lambda: old not in engines())
+    assert await is_served(tree, "front")
+    assert (await engine_of(proxy)).restarts == 0
+
+
+async def engine_of(proxy: Launcher) -> operation.Engine:
+    found = await shown(proxy)
+    assert found
+    return found

@@ -328,6 +328,9 @@ async def test_a_port_that_another_process_holds_stops_nobody_else(device: Devic
     # Whatever happens to the engine now, it starts with what is in its file.
     await device.kill("haproxy")
     await wait_until(lambda: is_served(lab.hosts["office"], "192.0.2.11:89"))
+    # The port is free again, which nobody tells.
+    await device.wait_until_state("vServices/blocked", "READY")
+    assert await is_served(lab.hosts["dmz"], "203.0.113.11")
 
 
 async def test_a_pool_without_a_member_that_answers_refuses_its_clients(device: Device, lab: Lab) -> None:

@@ -26,6 +26,7 @@ _DUTIES: dict[type[operation.Message], frozenset[str] | None] = {
     operation.DestroyNamespace: _NSMANAGER,
     operation.StartEngine: _PROXY,
     operation.SaveEngine: _PROXY,
+    operation.EndWorkers: _PROXY,
     operation.StopEngine: _PROXY,
     operation.ListNamespaces: None,
     operation.ListEngines: None,
@@ -101,6 +102,8 @@ class Launcher:
             case operation.SaveEngine(config=config):
                 self._tally.writes += 1
                 self._engine.save(config, answer)
+            case operation.EndWorkers(pids=pids):
+                self._engine.end_workers(pids, lambda: answer(None))
             case operation.StopEngine():
                 self._tally.writes += 1
                 self._engine.stop(lambda: answer(None))

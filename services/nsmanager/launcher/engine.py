@@ -11,7 +11,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,6 +96,18 @@ class Engine:
     def save(self, config: str, done: Done) -> None:
         """Check `config` and keep it for the next start; what runs is left alone."""
         self._queue(lambda: self._check(config, self._keep, done))
+
+    def end_workers(self, pids: Collection[int], done: Callable[[], None]) -> None:
+        """Those of them that a reload has replaced, as the master says."""
+
+        def asked(state: master.State | None) -> None:
+            replaced = state.replaced.intersection(pids) if state else ()
+            for member in confined.session_members(self._process, self._uid) if self._process else ():
+                if member.pid in replaced:
+                    _signal(member, signal.SIGTERM)
+            done()
+
+        master.ask(self._reactor, self._layout.haproxy_master, asked)
 
     def stop(self, done: Callable[[], None]) -> None:
         """End it for good; `done` once it is gone."""
@@ -262,10 +274,14 @@ class Engine:
 def end_members(leader: records.Process | None, uid: int) -> None:
     """Kill the engine; workers must not go on behind a master that is gone: they would share the listeners of the next."""
     for member in confined.session_members(leader, uid) if leader else ():
-        fd = pidfd.open_process(member.pid, member.started)
-        if fd is not None:
-            pidfd.send(fd, signal.SIGKILL)
-            os.close(fd)
+        _signal(member, signal.SIGKILL)
+
+
+def _signal(process: records.Process, number: signal.Signals) -> None:
+    fd = pidfd.open_process(process.pid, process.started)
+    if fd is not None:
+        pidfd.send(fd, number)
+        os.close(fd)
 
 
 def _content(path: Path) -> bytes | None:

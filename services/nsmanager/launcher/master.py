@@ -13,15 +13,17 @@ from pathlib import Path
 from services.nsmanager.launcher.loop import Reactor
 
 _ANSWER_MAX = 64 * 1024
+_OLD = re.compile(rb"^(\d+)\s+worker\s", re.MULTILINE)
 _MASTER = re.compile(rb"^\d+\s+master\s+(\d+) \[failed: (\d+)\]", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """`reloads` counts all since its start, `failed` those since the last good one."""
+    """`reloads` counts all since its start, `failed` those since the last good one; `replaced`: pids of workers of before."""
 
     reloads: int
     failed: int
+    replaced: frozenset[int]
 
 
 Done = Callable[[State | None], None]
@@ -55,5 +57,11 @@ def _read(reactor: Reactor, peer: socket.socket, answer: bytearray, done: Done) 
         return
     reactor.remove_reader(peer.fileno())
     peer.close()
+    done(parse(bytes(answer)))
+
+
+def parse(answer: bytes) -> State | None:
+    """`show proc`; None where it is none."""
     found = _MASTER.search(answer)
-    done(State(int(found[1]), int(found[2])) if found else None)
+    _, _, old = answer.partition(b"# old workers")
+    return State(int(found[1]), int(found[2]), frozenset(map(int, _OLD.findall(old)))) if found else None

@@ -1,11 +1,10 @@
 """Observes and changes HAProxy: through the launcher, which keeps it running, and through its own master socket.
 
 The loop drives it, one round at a time. The session with the launcher carries the fencing token, so a process that no longer
-leads changes nothing. What HAProxy did not start with lately is remembered here, and tried again after a while.
+leads changes nothing.
 """
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -15,6 +14,7 @@ from crossns.launcher import Launcher
 from crossns.layout import Layout
 from services.proxy import model, plan, render
 from services.proxy.driver import ending, master
+from services.proxy.driver.refusals import Refusals
 from services.proxy.settings import Settings
 
 SERVICE = "proxy"
@@ -22,10 +22,8 @@ ENGINE: Final = "haproxy"
 # What HAProxy may take to be back when it was killed; a start with 5,000 vServices takes 0.6 s.
 _BACK_MAX_S = 5.0
 _STEP_S = 0.01
-# What was refused for a reason outside, such as a port that another process holds, is tried again after this time.
-_REFUSED_S = 300.0
-
-log = logging.getLogger(__name__)
+# Changes that come within this time share the next reload.
+_PAUSE_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +45,10 @@ class Device:
         self._limits = render.Limits(settings.open_files, layout.engine_dir(ENGINE))
         self._beside = beside
         self._launcher: Launcher | None = None
-        self._trial = plan.Trial()
-        # Time of the event loop at which what was refused is tried again.
-        self._retry_at = 0.0
+        self._refusals = Refusals(lambda: beside.on_change(model.UNIT))
 
     async def close(self) -> None:
+        self._refusals.close()
         if self._launcher is not None:
             await self._launcher.close()
 
@@ -74,7 +71,7 @@ class Device:
             namespaces=frozenset(f"{each.table}.{each.cookie}" for each in namespaces.items if each.cookie),
             down=self._beside.down(),
             unknown=self._beside.unknown(),
-            trial=self._remembered(),
+            refused=self._refusals.current,
         )
 
     async def apply(self, op: plan.Operation) -> None:
@@ -96,26 +93,15 @@ class Device:
         try:
             await launcher.call(operation.StartEngine(engine=ENGINE, config=op.config))
         except errors.PermanentError as error:
-            if not self._has_learned(op, error):
-                raise
+            found = plan.blamed(op, error.message)
+            if not found:
+                raise errors.PermanentError(error.reason, errors.bounded(error.message)) from error
+            self._refusals.add(found)
             return
-        self._trial = plan.succeeded(self._trial)
+        self._refusals.settle()
         # The worker from before is done then; changes that come meanwhile share the next reload.
-        await asyncio.sleep(render.GRACE_S)
+        await asyncio.sleep(_PAUSE_S)
         await ending.end(self._layout.haproxy_master, op.ended)
-
-    def _has_learned(self, op: plan.StartEngine, error: errors.PermanentError) -> bool:
-        before, self._trial = self._trial, plan.failed(self._trial, op.config, op.new, error.message)
-        if self._trial.refused != before.refused:
-            self._retry_at = asyncio.get_running_loop().time() + _REFUSED_S
-        if self._trial != before:
-            log.warning("trying without some of what is new: %s", error.message, extra={"reason": error.reason})
-        return self._trial != before
-
-    def _remembered(self) -> plan.Trial:
-        if self._trial.refused and asyncio.get_running_loop().time() > self._retry_at:
-            self._trial = plan.Trial()
-        return self._trial
 
     async def _answering(self, launcher: Launcher) -> tuple[operation.Engine | None, master.Look]:
         """The engine (None where there is none), and what it told of itself; nothing, where it did not in time."""

@@ -15,7 +15,8 @@ def plan(desired: model.Desired, observed: Observed) -> tuple[Operation, ...]:
     wanted = wish.wish(desired, observed)
     missing = closed(desired, observed)
     if wanted.config.structure != observed.structure or missing or not _has_lines(wanted, observed):
-        return (StartEngine(wanted.config.text, missing, _ended(wanted)),)
+        generations = {vservice.name: vservice.generation for vservice in desired.services}
+        return (StartEngine(wanted.config.text, _ended(wanted), generations),)
     changes = tuple(_changes(wanted, observed))
     is_kept = observed.digest == digest(wanted.config.text)
     return changes if is_kept else (*changes, SaveEngine(wanted.config.text))
@@ -28,13 +29,13 @@ def _has_lines(wanted: Wish, observed: Observed) -> bool:
 
 def closed(desired: model.Desired, observed: Observed) -> frozenset[render.Part]:
     """The frontends that should be open and are not, at each of their ports."""
-    tables = wish.entered(desired, observed)
+    tables, left_out = wish.entered(desired, observed), wish.left_out(desired, observed)
     return frozenset(
         part
         for vservice in desired.services
         for frontend in vservice.frontends
         if (part := render.frontend_part(vservice.name, frontend, tables)) is not None
-        and part not in observed.trial.left_out
+        and part not in left_out
         and not observed.listeners.issuperset(render.listeners(vservice.name, frontend, tables))
     )
 
@@ -48,7 +49,7 @@ def _changes(wanted: Wish, observed: Observed) -> Iterator[SetServer]:
             # Where the member is, and where it was a moment ago.
             sockets = {seen.server.socket, server.socket} if is_disabled else set()
             ended = frozenset(render.Part(section, slots.namespace(name), socket) for socket in sockets)
-            yield SetServer(section, name, seen.server, server, owner(section), ended)
+            yield SetServer(section, name, seen.server, server, render.owner(section), ended)
 
 
 def is_like(seen: render.Server, wanted: render.Server) -> bool:
@@ -68,8 +69,3 @@ def _ended(wanted: Wish) -> frozenset[render.Part]:
         for (section, name), member in wanted.owners.items()
         if member.state == "disabled"
     )
-
-
-def owner(section: str) -> str:
-    """The vService that a section belongs to."""
-    return f"{model.COLLECTION}/{section.split('.')[1]}"

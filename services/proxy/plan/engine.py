@@ -8,16 +8,11 @@ from services.proxy import model, render
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
-    """What is left out because HAProxy did not start with it: `refused`, with the words against each part, for good as far as we
-    know; `postponed`, group by group, until the rest has been tried: HAProxy did not start with the last group in its place."""
+class Refusal:
+    """Why HAProxy did not start with a part of a vService that was of this generation."""
 
-    refused: Mapping[render.Part, str] = field(default_factory=dict)
-    postponed: tuple[tuple[render.Part, ...], ...] = ()
-
-    @property
-    def left_out(self) -> frozenset[render.Part]:
-        return frozenset(self.refused).union(*self.postponed)
+    words: str
+    generation: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +32,7 @@ class Observed:
     `running`: the launcher keeps one; `digest`: of the configuration that it would start with; `structure`, `listeners`,
     `servers` (section -> server name): of its current worker, empty where that does not answer; `namespaces`: those that engines
     can enter; `down`: the members that do not accept connections, with the reason; `unknown`: those that were there when this
-    process began, and that it has not judged yet.
+    process began, and that it has not judged yet; `refused`: what HAProxy did not start with.
     """
 
     limits: render.Limits
@@ -49,18 +44,18 @@ class Observed:
     namespaces: frozenset[str] = frozenset()
     down: Mapping[model.Target, str] = field(default_factory=dict)
     unknown: frozenset[model.Target] = frozenset()
-    trial: Trial = field(default_factory=Trial)
+    refused: Mapping[render.Part, Refusal] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class StartEngine:
-    """Let HAProxy run `config`, whether it runs or not. `new` are the frontends in it that are not open yet; `ended` the members
-    whose connections end, those of the workers from before, too."""
+    """Let HAProxy run `config`, whether it runs or not. `ended`: the members whose connections end, those of the workers from
+    before, too; `generations`: of the vServices that it is made of."""
 
     # Not shown: megabytes would end up in logs and spans.
     config: str = field(repr=False)
-    new: frozenset[render.Part] = field(default=frozenset(), repr=False)
     ended: frozenset[render.Part] = frozenset()
+    generations: Mapping[str, int] = field(default_factory=dict, repr=False)
     resource: str = model.UNIT
 
 

@@ -154,9 +154,9 @@ def _absent(name: str, table: str) -> _Judgement:
 def _judge(name: str, part: render.Part, judged: _Round, *, is_taken: bool) -> _Judgement:
     if is_taken:
         return _Judgement(name)
-    refused = judged.observed.trial.refused
+    refused = judged.observed.refused
     if part in refused:
-        words = f"left out, because HAProxy does not start with it (is its port in use?): {refused[part]}"
+        words = f"left out, because HAProxy does not start with it (is its port in use?): {refused[part].words}"
         return _Judgement(name, "ENGINE_REFUSED", words)
     return _Judgement(name, judged.reason, judged.message)
 

@@ -5,6 +5,7 @@ Called by `difference` and `report`. As long as the lines that the running worke
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from services.proxy import model, render
@@ -49,21 +50,31 @@ def entered(desired: model.Desired, observed: Observed) -> Mapping[str, str]:
     return {table: namespace for table, namespace in desired.tables.items() if namespace in observed.namespaces}
 
 
-def served(vservice: str, pool: model.Pool, tables: Mapping[str, str], observed: Observed) -> Mapping[str, render.Part]:
+@functools.lru_cache(maxsize=1)
+def left_out(desired: model.Desired, observed: Observed) -> frozenset[render.Part]:
+    """What HAProxy did not start with, but for vServices that are others now."""
+    generations = {vservice.name: vservice.generation for vservice in desired.services}
+    return frozenset(
+        part for part, refusal in observed.refused.items() if generations.get(render.owner(part.section)) == refusal.generation
+    )
+
+
+def served(
+    vservice: str, pool: model.Pool, tables: Mapping[str, str], left_out: AbstractSet[render.Part]
+) -> Mapping[str, render.Part]:
     """The members that can be served, by name."""
     parts = ((member.name, render.member_part(vservice, pool.name, member, tables)) for member in pool.members)
-    left_out = observed.trial.left_out
     return {name: part for name, part in parts if part is not None and part not in left_out}
 
 
 def _wish(desired: model.Desired, observed: Observed, assign: _Assign) -> Wish | None:
     """None where a member finds no line."""
-    tables = entered(desired, observed)
+    tables, refused = entered(desired, observed), left_out(desired, observed)
     found: dict[str, Sequence[render.Slot]] = {}
     servers: dict[tuple[str, str], render.Server] = {}
     owners: dict[tuple[str, str], model.Member] = {}
     for vservice, pool, section in _pools(desired):
-        parts = served(vservice.name, pool, tables, observed)
+        parts = served(vservice.name, pool, tables, refused)
         assigned = assign(pool, parts, observed.servers.get(section, {}))
         if assigned is None:
             return None
@@ -76,7 +87,7 @@ def _wish(desired: model.Desired, observed: Observed, assign: _Assign) -> Wish |
             else:
                 owners[section, slot.name] = members[slot.member]
                 servers[section, slot.name] = _server(members[slot.member], is_resting=slot.member in resting)
-    arrangement = render.Arrangement(tables, observed.trial.left_out, found, servers)
+    arrangement = render.Arrangement(tables, refused, found, servers)
     config = render.render(desired.services, arrangement, observed.limits)
     lines = {(section, slot.member): slot.name for section, each in found.items() for slot in each if slot.member is not None}
     return Wish(config, servers, owners, lines)

@@ -4,7 +4,7 @@
 """
 
 from services.proxy.render.config import Arrangement, Config, Limits, render
-from services.proxy.render.head import GRACE_S, max_connections
+from services.proxy.render.head import max_connections
 from services.proxy.render.part import (
     NOWHERE,
     Part,
@@ -15,10 +15,10 @@ from services.proxy.render.part import (
     frontend_section,
     listeners,
     member_part,
+    owner,
 )
 
 __all__ = [
-    "GRACE_S",
     "NOWHERE",
     "Arrangement",
     "Config",
@@ -32,5 +32,6 @@ __all__ = [
     "listeners",
     "max_connections",
     "member_part",
+    "owner",
     "render",
 ]

@@ -12,9 +12,9 @@ _FILES_RESERVED = 256
 # Where the limit of files is none in effect: HAProxy allocates tables for all connections that it may have.
 _CONNECTIONS_MAX = 50_000
 
-# A worker that is told to stop closes its namespaces at once (HAProxy 2.6 to 3.4, namespace.c): what it has accepted and not
-# forwarded yet would be lost. It gets this long, in which it still takes a part of what comes in.
-GRACE_S = 0.1
+# A worker that is told to stop closes its namespaces at the end of this time (HAProxy 2.6 to 3.4, namespace.c), and could not
+# connect to members any more. The driver ends it long before: as soon as it has no connection left.
+_GRACE = "24h"
 
 LOG_FORMATS: Mapping[model.Protocol, str] = {"tcp": access.TCP_FORMAT, "http": access.HTTP_FORMAT}
 
@@ -23,7 +23,7 @@ _TEXT = """\
 global
     description {structure}
     maxconn {connections}
-    grace {grace_ms}ms
+    grace {grace}
     # A quarter more throughput than with the usual 16 KiB; only a busy connection holds buffers.
     tune.bufsize 65536
     # For a person who wants to look; with it the file is valid even while no frontend can be in it.
@@ -70,7 +70,7 @@ def render(connections: int, directory: str, structure: str) -> str:
     """`directory` is where the sockets are; `structure` the digest by which the running text is known."""
     return _TEXT.rstrip().format(
         connections=connections,
-        grace_ms=round(GRACE_S * 1000),
+        grace=_GRACE,
         directory=directory,
         structure=structure,
         line_bytes=access.LINE_MAX_BYTES,

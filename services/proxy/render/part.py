@@ -96,6 +96,11 @@ def backend_section(vservice: str, pool: str) -> str:
     return f"{_prefix(vservice)}po.{_id(pool)}"
 
 
+def owner(section: str) -> str:
+    """The resource name of the vService that a section belongs to."""
+    return f"{model.COLLECTION}/{section.split('.')[1]}"
+
+
 def slot_name(name: str) -> str:
     return matching(_SLOT, name)
 

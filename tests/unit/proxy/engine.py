@@ -163,6 +163,7 @@ class Engine:
         """Of all workers."""
         for worker in self.workers:
             worker.connections = Counter({each: count for each, count in worker.connections.items() if each[1] not in parts})
+        self._look()
 
     def settle(self, desired: model.Desired, rounds: int = 60) -> int:
         """Rounds until nothing is left to do."""

@@ -130,11 +130,11 @@ def test_a_member_at_the_port_of_arrival_becomes_so_by_a_reload(port: int) -> No
 
 def test_who_goes_rests_before_another_begins() -> None:
     engine = Engine()
-    engine.settle(with_members(member("a1", 5), member("b1", 6, state="disabled"), member("c1", 7)))
-    wanted = with_members(member("a1", 5, state="disabled"), member("b1", 6), member("c1", 7, weight=3))
+    engine.settle(with_members(member("z1", 5), member("b1", 6, state="disabled"), member("c1", 7)))
+    wanted = with_members(member("z1", 5, state="disabled"), member("b1", 6), member("c1", 7, weight=3))
     changes = [op for op in plan.plan(wanted, engine.observed) if isinstance(op, plan.SetServer)]
     assert [(op.name, op.wanted.enabled) for op in changes] == [
-        ("a1.tenant-a.21", False),
+        ("z1.tenant-a.21", False),
         ("b1.tenant-a.21", True),
         ("c1.tenant-a.21", True),
     ]
@@ -212,6 +212,7 @@ def test_a_table_that_engines_cannot_enter_is_left_out_before_it_stops_the_other
     engine.settle(desired(sample.vservice()))
     assert engine.observed.listeners == {sample.listener()}
     assert "tenant-a" not in engine.starts[-1]
+    assert (len(engine.starts), engine.observed.trial) == (1, plan.Trial())
 
 
 def test_a_table_that_was_made_anew_is_served_from_the_new_namespace() -> None:

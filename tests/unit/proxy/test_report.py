@@ -178,7 +178,9 @@ def test_a_new_generation_is_not_ready_before_it_is_taken() -> None:
     one = desired(sample.vservice(generation=1))
     observed = served(one)
     changed = desired(sample.vservice(generation=2), sample.vservice("b", port=81))
-    assert reported(changed, observed, REFUSED, before(one, observed)).state == ERROR
+    status = reported(changed, observed, REFUSED, before(one, observed))
+    assert states(status) == {"fe": (ERROR, "ENGINE_REFUSED"), "main/a1": (ERROR, "ENGINE_REFUSED")}
+    assert status.state == ERROR
 
 
 def test_what_stopped_being_served_is_not_ready_because_it_once_was() -> None:
@@ -290,7 +292,7 @@ def test_a_frontend_of_which_a_port_is_closed_is_not_ready() -> None:
     observed = served(wanted)
     assert reported(wanted, observed).frontends[0].state == READY
     closed = dataclasses.replace(observed, listeners=observed.listeners - {sample.listener(port=81)})
-    assert states(reported(wanted, closed))["fe"] == (PENDING, "IN_PROGRESS")
+    assert states(reported(wanted, closed, previous=before(wanted, observed)))["fe"] == (PENDING, "IN_PROGRESS")
 
 
 @pytest.mark.parametrize(("failure", "state"), [(REFUSED, ERROR), (SILENT, PENDING)])

@@ -122,6 +122,7 @@ def test_a_line_that_somebody_had_is_given_to_nobody_else() -> None:
     engine.settle(desired(pool(member("a1", 1))))
     engine.settle(desired(pool(member("a1", 1), member("b1", 2))))
     engine.carry(SECTION, "_1.tenant-a.21", 5)
+    engine.end(frozenset({sample.server(host=2)}))
     engine.settle(desired(pool(member("a1", 1))))
     engine.settle(desired(pool(member("a1", 1), member("c1", 3))))
     assert lines(engine) == {"a1.tenant-a.21": "10.0.0.1:8080", "_2.tenant-a.21": "10.0.0.3:8080"}
@@ -188,6 +189,28 @@ def test_a_spare_line_that_is_or_was_used_is_not_free(used: plan.Seen) -> None:
     assert slots.kept(pool(), {"a1": part}, {"_1.tenant-a.21": free}) == [render.Slot("_1.tenant-a.21", 1, "a1")]
 
 
+def test_a_spare_line_is_not_free_while_a_disabled_member_has_it() -> None:
+    engine = Engine()
+    engine.settle(desired(pool(member("z1", 1))))
+    engine.settle(desired(pool(member("z1", 1), member("a1", 2, state="disabled"))))
+    engine.settle(desired(pool(member("z1", 1), member("a1", 2, state="disabled"), member("b1", 3))))
+    assert lines(engine) == {"z1.tenant-a.21": "10.0.0.1:8080", "_2.tenant-a.21": "10.0.0.3:8080"}
+    engine.settle(desired(pool(member("z1", 1), member("a1", 2), member("b1", 3))))
+    assert lines(engine)["_1.tenant-a.21"] == "10.0.0.2:8080"
+    assert len(engine.starts) == 1
+
+
+def test_a_reload_gives_everybody_a_line_of_his_own_name() -> None:
+    """And with it spare ones for those who come next."""
+    engine = Engine()
+    engine.settle(desired(pool(member("z1", 1))))
+    engine.settle(desired(pool(member("z1", 1), member("a1", 2))))
+    (vservice,) = desired(pool(member("z1", 1), member("a1", 2))).services
+    engine.settle(model.Desired((dataclasses.replace(vservice, access_log=True),), sample.TABLES))
+    assert set(lines(engine)) == {"z1.tenant-a.21", "a1.tenant-a.21"}
+    assert len(ids(engine)) == 2 + slots.SPARE
+
+
 def test_a_line_that_was_anothers_own_is_not_free() -> None:
     part = render.Part(SECTION, "tenant-a.21", "10.0.0.1:80")
     assert slots.kept(pool(), {"a1": part}, {"b1.tenant-a.21": seen(enabled=False)}) is None
@@ -216,7 +239,10 @@ def test_in_the_pool_that_is_filled_in_order_ids_are_the_order() -> None:
     assert len(engine.starts) == 1
     engine.settle(desired(pool(member("z1", 3), member("m1", 1), algorithm="first")))
     assert ids(engine) == {"z1.tenant-a.21": 1, "m1.tenant-a.21": 2}
-    engine.settle(desired(pool(member("m1", 1), member("z1", 3), algorithm="first")))
+    swapped = pool(member("m1", 1), member("z1", 3), algorithm="first")
+    parts = {each.name: render.Part(SECTION, "tenant-a.21", each.socket) for each in swapped.members}
+    assert slots.kept(swapped, parts, engine.observed.servers[SECTION]) is None
+    engine.settle(desired(swapped))
     assert ids(engine) == {"m1.tenant-a.21": 1, "z1.tenant-a.21": 2}
     assert len(engine.starts) == 3
 
@@ -229,6 +255,8 @@ def test_who_is_reached_at_the_port_of_arrival_has_no_use_for_spare_lines() -> N
     assert set(ids(engine)) == {"a1.tenant-a.21", "b1.tenant-a.21", "_1.tenant-a.21", "_2.tenant-a.21"}
     engine.settle(desired(pool(member("a1", 1, port=0), member("b1", 2), member("c1", 3, port=0))))
     assert len(engine.starts) == 3
+    part = render.Part(SECTION, "tenant-a.21", "10.0.0.4:0")
+    assert slots.kept(pool(), {"d1": part}, {"_1.tenant-a.21": seen(enabled=False)}) is None
 
 
 def test_lines_kept_and_lines_made_anew_are_in_one_order() -> None:
@@ -239,3 +267,8 @@ def test_lines_kept_and_lines_made_anew_are_in_one_order() -> None:
     known = engine.observed.servers[SECTION]
     parts = {each.name: render.Part(SECTION, "tenant-a.21", each.socket) for each in wanted.members}
     assert slots.kept(wanted, parts, known) == slots.fresh(wanted, parts, known) == slots.fresh(wanted, parts, {})
+    upside_down = {name: dataclasses.replace(each, id=9 - each.id) for name, each in reversed(known.items())}
+    kept = slots.kept(wanted, parts, upside_down)
+    assert kept is not None
+    assert [slot.id for slot in kept] == [4, 5, 6, 7, 8]
+    assert [slot.id for slot in slots.fresh(wanted, parts, upside_down)] == [1, 2, 3, 7, 8]
