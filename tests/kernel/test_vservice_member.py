@@ -2,6 +2,8 @@
 whom, and that what needs no reload makes none.
 """
 
+import asyncio
+import contextlib
 from collections import Counter
 from typing import Any
 
@@ -9,7 +11,7 @@ import pytest
 
 from crossns.testing.device import Device, wait_until
 from crossns.testing.lab import Lab
-from tests.kernel.client import VIP, Client, Dial, backend, dial, killed, reloads, single
+from tests.kernel.client import REQUEST, VIP, Client, Dial, backend, dial, killed, reloads, served, single
 from tests.kernel.test_proxy import A, B, frontend, is_refused, is_served, plug, served_by, vservice
 
 __all__ = ["dial"]  # a fixture
@@ -96,14 +98,37 @@ async def test_what_a_worker_from_before_a_reload_serves_ends_with_its_disabled_
 async def test_a_kept_connection_is_answered_over_a_reload_and_told_when_it_is_the_last_time(
     device: Device, lab: Lab, dial: Dial
 ) -> None:
-    """With HTTP: nobody who asks just then may find it closed."""
+    """With HTTP, by a member that takes one request on each connection: nobody who asks just then may find nobody there."""
     await plug(device, lab, "dmz", "a")
-    await device.apply(single(A, protocol="HTTP"))
-    client = await dial(lab.hosts["dmz"], VIP)
-    assert await client.name() == "a"
+
+    async def answer_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # The check of members ends its connections with a reset.
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 4\r\n\r\nbody")
+        writer.close()
+
+    async with served(lab.hosts["a"], "10.0.0.5:8081", answer_once):
+        await device.apply(single(C, protocol="HTTP"))
+        client = await dial(lab.hosts["dmz"], VIP, first=REQUEST)
+        assert await client.answer() == (200, b"body")
+        await device.apply(OTHER)
+        assert await client.is_left_waiting(0.3)
+        client.send()
+        last = await client.ended()
+    assert last.startswith(b"HTTP/1.1 200 ")
+    assert b"connection: close" in last.lower()
+
+
+async def test_a_member_that_is_drained_right_behind_a_reload_takes_nothing_new(device: Device, lab: Lab) -> None:
+    """Whatever the worker from before the reload still does."""
+    await plug(device, lab, "dmz", "a", "b")
+    await device.apply(single(A, B))
     await device.apply(OTHER)
-    client.send()
-    assert b"connection: close" in (await client.ended()).lower()
+    before = await reloads(device)
+    await device.apply(single({**A, **DRAIN}, B))
+    assert await is_shared(lab, {"b": 1})
+    assert await reloads(device) == before
 
 
 async def test_a_pool_whose_members_are_all_drained_or_disabled_refuses_until_one_is_back(device: Device, lab: Lab) -> None:

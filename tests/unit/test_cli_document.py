@@ -154,7 +154,11 @@ def test_empty_documents_are_none() -> None:
         (interface("{dummy: {}, tap: {}}"), "3 (document 1)", "tap and dummy exclude each other"),
         (interface("{addresses: 10.0.0.1/24}"), "3 (document 1)", "addresses is a list"),
         (interface("{addresses: [[10.0.0.1/24]]}"), "3 (document 1)", "addresses is a single value, not a list"),
-        ("kind: VService\nname: vServices/a\nspec:\n  protocol: UPD", "4 (document 1)", "protocol is one of TCP, HTTP, not 'UPD'"),
+        (
+            "kind: VService\nname: vServices/a\nspec:\n  protocol: UPD",
+            "4 (document 1)",
+            "protocol is one of TCP, HTTP, not 'UPD'",
+        ),
         (
             "kind: VService\nname: vServices/a\nspec:\n  frontends:\n  - 80",
             "5 (document 1)",

@@ -16,6 +16,8 @@ from services.proxy import plan, render
 
 # Structure, servers (4) and listeners (8) of all sections of the current worker.
 _LOOK = ("@1 show info", "@1 show stat -1 12 -1")
+# What the master says of a worker that it has not at the moment.
+_GONE = "Can't find the target PID"
 _LISTENER, _MAINT = "3", "MAINT"
 # The others are open and at a limit for the moment.
 _OPEN = frozenset({"OPEN", "WAITING", "FULL"})
@@ -64,6 +66,8 @@ async def change(path: Path, op: plan.SetServer) -> None:
     """Of the current worker; PermanentError with HAProxy's words where it does not."""
     answer = await ask(path, [f"@1 {command}" for command in commands(op)])
     words = " ".join(line for line in answer.splitlines() if line and not _DONE.fullmatch(line))
+    if words.startswith(_GONE):
+        raise _unavailable(f"HAProxy's worker does not answer: {errors.bounded(words)}")
     if words:
         message = f"HAProxy does not change {op.section}/{op.name}: {errors.bounded(words)}"
         raise errors.PermanentError("ENGINE_REFUSED", message)

@@ -86,7 +86,9 @@ def _round(desired: model.Desired, observed: Observed) -> _Round:
         return _Round(observed, {}, None, is_current=not observed.running)
     wanted = wish.wish(desired, observed)
     is_current = wanted.config.structure == observed.structure and not difference.closed(desired, observed)
-    return _Round(observed, wish.entered(desired, observed), wanted, is_current)
+    # What was refused of another generation says nothing of this one.
+    refused = {part: observed.refused[part] for part in wish.left_out(desired, observed)}
+    return _Round(replace(observed, refused=refused), wish.entered(desired, observed), wanted, is_current)
 
 
 def _vservice(vservice: model.VService, judged: _Round, previous: Status | None) -> v_service_pb2.VServiceStatus:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from services.proxy import model, plan, render
 from services.proxy.driver import master
-from services.proxy.plan import trial
+from services.proxy.plan import blame
 from tests.unit.proxy import sample
 
 Line = tuple[str, str]
@@ -101,10 +101,18 @@ def read(config: str) -> Worker:
     return worker
 
 
+def _ports(part: render.Part) -> frozenset[render.Part]:
+    """The listeners of a `bind` line."""
+    host, _, ports = part.socket.rpartition(":")
+    first, _, last = ports.partition("-")
+    numbers = range(int(first), int(last or first) + 1)
+    return frozenset(dataclasses.replace(part, socket=f"{host}:{port}") for port in numbers)
+
+
 @dataclass
 class Engine:
     """`held`: listeners that cannot be opened; `faulty`: parts that the check of the file names; `is_broken`: it starts with
-    nothing; `starts`: texts it was given."""
+    nothing, and says nothing; `starts`: texts it was given."""
 
     held: frozenset[render.Part] = frozenset()
     faulty: frozenset[render.Part] = frozenset()
@@ -175,33 +183,40 @@ class Engine:
                 self.apply(op)
         raise AssertionError(f"not settled after {rounds} rounds: {plan.plan(desired, self.observed)}")
 
+    def forget(self) -> None:
+        """It is time for another try."""
+        self.observed = dataclasses.replace(self.observed, refused={})
+
     def enter(self, namespaces: frozenset[str]) -> None:
         """Those that there are from now on."""
         self.observed = dataclasses.replace(self.observed, namespaces=namespaces)
 
     def _against(self, config: str) -> str:
         """What the check of a text says."""
-        numbers = [number for number, part in trial.parts(config).items() if part in self.faulty]
+        numbers = [number for number, part in blame.parts(config).items() if part in self.faulty]
         for number, line in enumerate(config.splitlines(), start=1):
             found = _NAMESPACE.match(line)
             if found and found[1] not in self.observed.namespaces:
                 numbers.append(number)
-        return " ".join(f"[/run/x.cfg:{number}] : no" for number in numbers)
+        return "; ".join(f"config : parsing [/run/x.cfg:{number}] : no" for number in numbers)
+
+    def _opening(self, config: str) -> str:
+        """What is said of the listeners that cannot be opened: each is tried, and named where it stands."""
+        numbers = [number for number, part in blame.parts(config).items() if _ports(part) & self.held]
+        words = "cannot bind socket (Address already in use)"
+        return "; ".join(f"Binding [/run/x.cfg:{number}] for frontend x: {words} for [10.0.0.1:80]" for number in numbers)
 
     def _start(self, op: plan.StartEngine) -> bool:
         self.starts.append(op.config)
-        if words := self._against(op.config):
-            self._look(trial=plan.failed(self.observed.trial, op.config, op.new, words))
+        if words := self._against(op.config) or self._opening(op.config):
+            self._look(refused=dict(self.observed.refused) | dict(plan.blamed(op, words)))
             return False
-        worker = read(op.config)
-        if self.is_broken or self.held & worker.listeners:
-            failed = plan.failed(self.observed.trial, op.config, op.new, "cannot open a listener")
-            self._look(trial=failed, running=True)
+        if self.is_broken:
             return False
-        self.workers = [worker, *self.workers]
+        self.workers = [read(op.config), *self.workers]
         self.end(op.ended)
         self.kept = op.config
-        self._look(trial=plan.succeeded(self.observed.trial), running=True)
+        self._look(running=True)
         return True
 
     def _set(self, op: plan.SetServer) -> None:

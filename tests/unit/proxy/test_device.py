@@ -11,8 +11,9 @@ import pytest_asyncio
 
 from crossns import errors, operation
 from crossns.layout import Layout
+from crossns.retry import Backoff
 from services.proxy import driver, model, plan, render
-from services.proxy.driver import device, ending
+from services.proxy.driver import device, ending, refusals
 from services.proxy.settings import Settings
 from tests.unit.proxy import sample
 
@@ -85,6 +86,7 @@ def launcher(monkeypatch: pytest.MonkeyPatch) -> Launcher:
     made = Launcher()
     monkeypatch.setattr("crossns.launcher.Launcher.connect", made.connect)
     monkeypatch.setattr(device, "_BACK_MAX_S", 0.05)
+    monkeypatch.setattr(device, "_PAUSE_S", 0.0)
     return made
 
 
@@ -182,36 +184,45 @@ async def test_an_engine_that_comes_back_is_waited_for(
 
 
 async def test_what_is_refused_is_remembered_and_tried_again_after_a_while(
-    observer: driver.Device, launcher: Launcher, monkeypatch: pytest.MonkeyPatch
+    observer: driver.Device, launcher: Launcher, beside: Beside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(refusals, "_RETRY", Backoff(0.05, 1.0, 0.05))
     launcher.refusal = errors.PermanentError("ENGINE_REFUSED", "parsing [/run/haproxy.candidate:2] : no")
-    await observer.apply(plan.StartEngine(CONFIG, frozenset({sample.listener()})))
-    assert set((await observer.observe(model.UNIT)).trial.refused) == {sample.listener()}
-    monkeypatch.setattr(observer, "_retry_at", 0.0)
-    assert (await observer.observe(model.UNIT)).trial == plan.Trial()
+    await observer.apply(plan.StartEngine(CONFIG, generations={"vServices/web": 3}))
+    refused = (await observer.observe(model.UNIT)).refused
+    assert refused == {sample.listener(): plan.Refusal("parsing [/run/haproxy.candidate:2] : no", 3)}
+    while not beside.changed:
+        await asyncio.sleep(0)
+    assert beside.changed == [model.UNIT]
+    assert (await observer.observe(model.UNIT)).refused == {}
+    # What a round was told does not change behind it.
+    assert set(refused) == {sample.listener()}
 
 
-async def test_what_waited_for_others_has_its_turn_when_they_are_served(observer: driver.Device, launcher: Launcher) -> None:
-    new = frozenset(sample.listener(f"v{index}") for index in range(4))
-    launcher.refusal = errors.PermanentError("ENGINE_REFUSED", "no")
-    await observer.apply(plan.StartEngine(CONFIG, new))
-    assert len((await observer.observe(model.UNIT)).trial.left_out) == 2
-    launcher.refusal = None
-    await observer.apply(plan.StartEngine(CONFIG, new))
-    assert len((await observer.observe(model.UNIT)).trial.left_out) == 1
-
-
-async def test_a_refusal_that_nothing_new_explains_stays_what_it_is(observer: driver.Device, launcher: Launcher) -> None:
-    launcher.refusal = errors.PermanentError("ENGINE_REFUSED", "no")
-    with pytest.raises(errors.PermanentError):
+async def test_a_refusal_that_names_nobody_stays_what_it_is(observer: driver.Device, launcher: Launcher) -> None:
+    launcher.refusal = errors.PermanentError("ENGINE_REFUSED", f"no {'x' * 5000}")
+    with pytest.raises(errors.PermanentError, match=r"^no x+") as caught:
         await observer.apply(plan.StartEngine(CONFIG))
+    assert (caught.value.reason, len(caught.value.message)) == ("ENGINE_REFUSED", 256)
+    assert (await observer.observe(model.UNIT)).refused == {}
+
+
+async def test_nothing_is_tried_again_once_the_driver_is_closed(
+    observer: driver.Device, launcher: Launcher, beside: Beside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refusals, "_RETRY", Backoff(0.0, 1.0, 0.0))
+    launcher.refusal = errors.PermanentError("ENGINE_REFUSED", "parsing [/run/haproxy.candidate:2] : no")
+    await observer.apply(plan.StartEngine(CONFIG))
+    await observer.close()
+    await asyncio.sleep(0.01)
+    assert beside.changed == []
 
 
 async def test_a_launcher_that_does_not_answer_is_no_refusal(observer: driver.Device, launcher: Launcher) -> None:
     launcher.refusal = errors.AgentUnavailable("LAUNCHER_UNAVAILABLE", "no answer")
     with pytest.raises(errors.AgentUnavailable):
-        await observer.apply(plan.StartEngine(CONFIG, frozenset({sample.listener()})))
-    assert (await observer.observe(model.UNIT)).trial == plan.Trial()
+        await observer.apply(plan.StartEngine(CONFIG))
+    assert (await observer.observe(model.UNIT)).refused == {}
 
 
 async def test_a_lost_session_is_opened_again(observer: driver.Device, launcher: Launcher) -> None:
@@ -298,5 +309,6 @@ async def test_nobodys_connections_end_by_a_reload_that_is_refused(
         raise AssertionError
 
     monkeypatch.setattr(ending, "end", end)
-    launcher.refusal = errors.PermanentError("ENGINE_REFUSED", "no")
-    await observer.apply(plan.StartEngine(CONFIG, frozenset({sample.listener()}), frozenset({sample.server()})))
+    launcher.refusal = errors.PermanentError("ENGINE_REFUSED", "parsing [/run/haproxy.candidate:2] : no")
+    await observer.apply(plan.StartEngine(CONFIG, ended=frozenset({sample.server()})))
+    await observer.close()

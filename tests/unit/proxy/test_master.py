@@ -207,6 +207,12 @@ async def test_what_haproxy_does_not_do_is_an_error_in_its_own_words(haproxy: Ha
     assert caught.value.message == f"HAProxy does not change vs.web.po.main/a1.tenant-a.21: {words}"
 
 
+async def test_a_worker_that_has_just_died_is_unavailable(haproxy: Haproxy) -> None:
+    haproxy.answer = "Can't find the target PID matching the prefix '@1'\n\n"
+    with pytest.raises(errors.EngineUnavailable):
+        await master.change(haproxy.path, change(BEFORE, WANTED))
+
+
 async def test_an_error_among_good_words_is_found(haproxy: Haproxy) -> None:
     haproxy.answer = "no need to change the addr, no need to change the port by 'stats socket command'\n\nNo such server.\n\n\n"
     with pytest.raises(errors.PermanentError, match=r"a1\.tenant-a\.21: No such server\.$"):

@@ -27,9 +27,10 @@ def scenario(name: str) -> model.Desired:
     return model.Desired(tuple(model.v_service(message) for message in messages), tables)
 
 
-def rendered(desired: model.Desired, left_out: dict[render.Part, str] | None = None) -> str:
+def rendered(desired: model.Desired, *left_out: render.Part) -> str:
     """As HAProxy gets it when it starts."""
-    observed = plan.Observed(sample.LIMITS, namespaces=frozenset(desired.tables.values()), trial=plan.Trial(left_out or {}))
+    refused = {part: plan.Refusal("no", 1) for part in left_out}
+    observed = plan.Observed(sample.LIMITS, namespaces=frozenset(desired.tables.values()), refused=refused)
     return wish.wish(desired, observed).config.text
 
 
@@ -80,7 +81,7 @@ def test_the_order_in_which_things_come_does_not_matter(name: str, dice: random.
 def test_a_part_that_is_left_out_leaves_the_rest_as_it_is() -> None:
     desired = model.Desired((sample.vservice(), sample.vservice("other", port=81)), sample.TABLES)
     whole = grammar.body(rendered(desired))
-    without = grammar.body(rendered(desired, {sample.listener("other", port=81): "no", sample.server(): "no"}))
+    without = grammar.body(rendered(desired, sample.listener("other", port=81), sample.server()))
     assert [line for line in whole if line not in without] == [
         "frontend vs.other.fe.fe from tcp",
         "    bind ipv4@203.0.113.10:81 namespace dmz.11 name dmz.11 transparent",

@@ -79,8 +79,8 @@ def test_who_has_no_namespace_does_not_count_as_left() -> None:
 
 def test_who_is_refused_does_not_count_as_left() -> None:
     wanted = desired(member("a1", 1), member("b1", 2))
-    refused = plan.Trial({render.Part(SECTION, "tenant-a.21", "10.0.0.2:8080"): "no"})
-    seen = dataclasses.replace(observed("10.0.0.1"), trial=refused)
+    refused = {render.Part(SECTION, "tenant-a.21", "10.0.0.2:8080"): plan.Refusal("no", 1)}
+    seen = dataclasses.replace(observed("10.0.0.1"), refused=refused)
     assert servers(wanted, seen) == {"a1": render.Server("10.0.0.1:8080", enabled=True)}
 
 
