@@ -169,8 +169,9 @@ async def crash(device: Device) -> None:
 async def test_killed_proxy_leaves_an_engine_that_is_as_desired_and_so_is_its_file(
     device: Device, client: Host, count: Count, dice: random.Random
 ) -> None:
+    await device.delete(WEB.name, SITE.name)
     wanted: dict[Service, Spec] = dict.fromkeys(SERVICES)
-    for _ in range(count(3, 30)):
+    for _ in range(count(3, 20)):
         changes = dice.randint(2, 6)
         killed_after = dice.randrange(changes)
         for number in range(changes):

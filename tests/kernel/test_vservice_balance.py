@@ -54,8 +54,8 @@ async def test_round_robin_serves_as_often_as_the_weights_say(device: Device, la
 
 
 async def test_random_draws_by_weight(device: Device, lab: Lab) -> None:
-    """Of 400 draws at 1:3 the standard deviation is 8.7, with the unevenness of 256 points on HAProxy's ring (1.4 %) at most 10.
-    Bounds of five of them are left by chance once in 1,700,000 runs, and a runs of five from one member are there but once in
+    """Of 400 draws at 1:3 the standard deviation is 8.7, with the unevenness of 256 points on HAProxy's ring (1.4 %) at most 10:
+    chance leaves bounds of five of them once in 1,700,000 runs. That five never go to the same member in a row happens once in
     10**10."""
     await plug(device, lab, "dmz", "a", "b")
     await device.apply(single({**A, "weight": 64}, {**B, "weight": 192}, pool={"algorithm": "RANDOM"}))

@@ -29,12 +29,12 @@ _PAUSE_S = 0.1
 @dataclass(frozen=True, slots=True)
 class Beside:
     """What the driver asks and tells: `down`, the members that do not accept connections, and `unknown`, those that were not
-    judged yet; `before_reload`, that the current worker will have a successor; `on_change`, with the unit, that HAProxy ended
-    without having been asked to."""
+    judged yet; `after_reload`, that the worker has a successor; `on_change`, with the unit, that HAProxy ended without having
+    been asked to."""
 
     down: Callable[[], Mapping[model.Target, str]]
     unknown: Callable[[], frozenset[model.Target]]
-    before_reload: Callable[[], Awaitable[None]]
+    after_reload: Callable[[], Awaitable[None]]
     on_change: Callable[[str], None]
 
 
@@ -45,6 +45,8 @@ class Device:
         self._limits = render.Limits(settings.open_files, layout.engine_dir(ENGINE))
         self._beside = beside
         self._launcher: Launcher | None = None
+        # The loop is not the only one that asks: `end_workers`.
+        self._connecting = asyncio.Lock()
         self._refusals = Refusals(lambda: beside.on_change(model.UNIT))
 
     async def close(self) -> None:
@@ -87,9 +89,13 @@ class Device:
             case plan.StartEngine():
                 await self._start(launcher, op)
 
+    async def end_workers(self, pids: tuple[int, ...]) -> None:
+        """Those of them that a reload has replaced."""
+        launcher = await self._connected()
+        await launcher.call(operation.EndWorkers(engine=ENGINE, pids=pids))
+
     async def _start(self, launcher: Launcher, op: plan.StartEngine) -> None:
         """What HAProxy does not start with is left out by the next plan; PermanentError where there is nothing to leave out."""
-        await self._beside.before_reload()
         try:
             await launcher.call(operation.StartEngine(engine=ENGINE, config=op.config))
         except errors.PermanentError as error:
@@ -98,8 +104,9 @@ class Device:
                 raise errors.PermanentError(error.reason, errors.bounded(error.message)) from error
             self._refusals.add(found)
             return
+        # At once: until then the worker from before accepts connections as well, with the configuration of before.
+        await self._beside.after_reload()
         self._refusals.settle()
-        # The worker from before is done then; changes that come meanwhile share the next reload.
         await asyncio.sleep(_PAUSE_S)
         await ending.end(self._layout.haproxy_master, op.ended)
 
@@ -116,9 +123,10 @@ class Device:
         return engine, master.Look()
 
     async def _connected(self) -> Launcher:
-        if self._launcher is None or self._launcher.is_closed:
-            self._launcher = await Launcher.connect(self._layout.launcher_socket, SERVICE, self._token, self._on_event)
-        return self._launcher
+        async with self._connecting:
+            if self._launcher is None or self._launcher.is_closed:
+                self._launcher = await Launcher.connect(self._layout.launcher_socket, SERVICE, self._token, self._on_event)
+            return self._launcher
 
     def _on_event(self, event: operation.Event) -> None:
         if isinstance(event, operation.EngineExited) and event.engine == ENGINE:

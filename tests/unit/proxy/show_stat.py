@@ -14,7 +14,7 @@ _ZEROS = {
 _TYPES = {"FRONTEND": 0, "BACKEND": 1, "server": 2}
 
 
-def row(section: str, name: str, addr: str = "", /, **cells: int) -> str:
+def row(section: str, name: str, addr: str = "", /, **cells: int | str) -> str:
     """`name` is FRONTEND, BACKEND or a server's."""
     kind = name if name in _TYPES else "server"
     known = {"pxname": section, "svname": name, "addr": addr, "type": _TYPES[kind]} | dict.fromkeys(_ZEROS[kind], 0) | cells

@@ -37,7 +37,9 @@ LISTENER, OTHER, MEMBER = sample.listener(), sample.listener("other", port=81), 
 def refused(*alerts: str) -> str:
     """What the launcher makes of what HAProxy says."""
     said = "".join(f"[ALERT]    (3730) : {alert}\n" for alert in alerts)
-    return launcher_words.refusal("haproxy refused the configuration", f"[NOTICE]   (3730) : haproxy version is 2.6.12\n{said}").message
+    return launcher_words.refusal(
+        "haproxy refused the configuration", f"[NOTICE]   (3730) : haproxy version is 2.6.12\n{said}"
+    ).message
 
 
 def test_every_line_is_led_back_to_its_part() -> None:

@@ -37,6 +37,7 @@ class Launcher:
     async def connect(self, _path: Path, _service: str, _token: operation.Token, on_event: OnEvent) -> "Launcher":
         self.sessions += 1
         self.is_closed = False
+        await asyncio.sleep(0)
         self.on_event = on_event
         return self
 
@@ -104,11 +105,11 @@ class Beside:
         self.down: dict[model.Target, str] = {}
         self.unknown: frozenset[model.Target] = frozenset()
         self.changed: list[str] = []
-        # How much the launcher had been asked for when a reload was announced.
+        # How much the launcher had been asked for when it was told of a reload.
         self.reloads: list[int] = []
         self._launcher = launcher
 
-    async def before_reload(self) -> None:
+    async def after_reload(self) -> None:
         self.reloads.append(len(self._launcher.calls))
 
 
@@ -119,7 +120,7 @@ def beside(launcher: Launcher) -> Beside:
 
 @pytest.fixture
 def observer(tmp_path: Path, beside: Beside) -> driver.Device:
-    told = driver.Beside(lambda: beside.down, lambda: beside.unknown, beside.before_reload, beside.changed.append)
+    told = driver.Beside(lambda: beside.down, lambda: beside.unknown, beside.after_reload, beside.changed.append)
     return driver.Device(Layout(run=tmp_path), operation.Token(1, 1), Settings(open_files=20_000), told)
 
 
@@ -254,12 +255,20 @@ async def test_a_text_that_runs_already_is_only_kept(observer: driver.Device, la
     assert beside.reloads == []
 
 
-async def test_what_the_worker_counted_is_held_before_it_has_a_successor(
+async def test_the_worker_from_before_is_retired_behind_a_reload(
     observer: driver.Device, launcher: Launcher, beside: Beside
 ) -> None:
     await observer.apply(plan.StartEngine(CONFIG))
     assert launcher.calls == [operation.StartEngine(engine="haproxy", config=CONFIG)]
-    assert beside.reloads == [0]
+    assert beside.reloads == [1]
+
+
+async def test_workers_are_ended_by_the_launcher_in_the_one_session_that_there_is(
+    observer: driver.Device, launcher: Launcher
+) -> None:
+    await asyncio.gather(observer.end_workers((5, 6)), observer.observe(model.UNIT))
+    assert launcher.calls[0] == operation.EndWorkers(engine="haproxy", pids=(5, 6))
+    assert launcher.sessions == 1
 
 
 CHANGE = plan.SetServer(
@@ -303,7 +312,7 @@ async def test_connections_end_after_the_change_that_lets_no_more_come(
 
 
 async def test_nobodys_connections_end_by_a_reload_that_is_refused(
-    observer: driver.Device, launcher: Launcher, monkeypatch: pytest.MonkeyPatch
+    observer: driver.Device, launcher: Launcher, beside: Beside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def end(_path: Path, _members: frozenset[render.Part]) -> None:
         raise AssertionError
@@ -311,4 +320,5 @@ async def test_nobodys_connections_end_by_a_reload_that_is_refused(
     monkeypatch.setattr(ending, "end", end)
     launcher.refusal = errors.PermanentError("ENGINE_REFUSED", "parsing [/run/haproxy.candidate:2] : no")
     await observer.apply(plan.StartEngine(CONFIG, ended=frozenset({sample.server()})))
+    assert beside.reloads == []
     await observer.close()
