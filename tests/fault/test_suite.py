@@ -72,7 +72,7 @@ async def test_killed_launcher_answers_again_within_a_second(device: Device) -> 
 async def test_killed_engine_serves_again_within_a_second(device: Device, client: Host, which: str) -> None:
     await ready(device)
     master, worker = await engine_processes(device)
-    async with loading(client, 4, *BOTH) as seen:
+    async with loading(client, 3, *BOTH) as seen:
         for pid in {"worker": [worker], "master": [master]}.get(which, [master, worker]):
             os.kill(pid, signal.SIGKILL)
         # Gone by itself, too.

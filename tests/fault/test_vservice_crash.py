@@ -186,6 +186,8 @@ async def test_killed_proxy_leaves_an_engine_that_is_as_desired_and_so_is_its_fi
         if not any(wanted.values()):
             assert device.pids("haproxy") == []
             continue
+        # A master and a worker: those that were replaced while nobody looked after them have ended, too.
+        await wait_until(lambda: len(device.pids("haproxy")) == 2)
         expected = desired(wanted)
         before = await running(device, expected)
         assert servers_of(before) == expected

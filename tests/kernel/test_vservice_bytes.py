@@ -138,7 +138,7 @@ async def test_bulk_crosses_both_ways_at_once(device: Device, lab: Lab) -> None:
     for way in ("", "_bidir_reverse"):
         sent, received = (end[f"sum_{what}{way}"]["bytes"] for what in ("sent", "received"))
         # It asks for the end on a connection of its own, which overtakes what is still in four sockets' buffers.
-        assert 256 * PIECE_BYTES >= sent >= received > sent / 2
+        assert sent >= received > sent / 2
     assert end["sum_sent"]["bytes"] + end["sum_sent_bidir_reverse"]["bytes"] >= 256 * PIECE_BYTES
 
 

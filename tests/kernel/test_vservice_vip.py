@@ -142,6 +142,14 @@ async def test_new_vips_are_announced_and_replace_what_neighbours_knew(device: D
         assert await is_served(host, target)
 
 
+async def test_vips_in_two_tables_are_told_of_at_each_change(device: Device, lab: Lab) -> None:
+    """Two tables tell of one vService at the same time: neither takes back what the other has said."""
+    await plug(device, lab, "a", "b")
+    frontends = [frontend(table, table, "10.0.0.10") for table in ("a", "b")]
+    for weight in range(1, 41):
+        await device.apply(vservice("web", *frontends, main=[{**A, "weight": weight}]))
+
+
 async def test_an_announced_vip_is_added_to_its_link_but_once(device: Device, lab: Lab) -> None:
     """A host route of its own, whatever else the link holds: no second network, no other source address."""
     await plug(device, lab, "dmz", "a")

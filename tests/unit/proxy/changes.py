@@ -138,13 +138,15 @@ class Changes(RuleBasedStateMachine):
             self.check()
 
     def check(self) -> None:
-        for name, of in self.wanted.items():
-            for pool in of.values():
-                section = f"vs.{name.partition('/')[2]}.po.{pool.name}"
-                self.check_pool(section, pool)
+        self.check_pools()
         self.check_connections()
         self.check_ids()
         self.check_restart()
+
+    def check_pools(self) -> None:
+        for name, of in self.wanted.items():
+            for pool in of.values():
+                self.check_pool(f"vs.{name.partition('/')[2]}.po.{pool.name}", pool)
 
     def check_pool(self, section: str, pool: model.Pool) -> None:
         """Everybody has one line that is exactly as it should be, and nobody else's lets anything through."""
@@ -203,12 +205,11 @@ class Changes(RuleBasedStateMachine):
 
     def check_restart(self) -> None:
         """With the text that is kept HAProxy comes back as it was."""
-        before = {line: server for line, server in self.engine.servers.items() if server.enabled}
         ids, workers, observed = self.engine.ids, self.engine.workers, self.engine.observed
         self.engine.crash()
-        assert {line: server for line, server in self.engine.servers.items() if server.enabled} == before
         assert self.engine.ids == ids
         assert plan.plan(self.desired(), self.engine.observed) == ()
+        self.check_pools()
         self.engine.workers, self.engine.observed = workers, observed
 
     def members(self) -> Iterator[tuple[str, model.Pool, model.Member, str]]:

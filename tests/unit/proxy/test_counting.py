@@ -52,30 +52,46 @@ async def test_totals_go_on_across_reloads(haproxy: HAProxy, counts: Counting) -
     haproxy.workers[0].total = 5
     for expected in (5, 6, 7):
         assert await total(counts) == expected
-        await counts.before_reload()
         haproxy.reload().total = 1
 
 
 async def test_what_a_worker_counts_last_is_not_lost(haproxy: HAProxy, counts: Counting) -> None:
     """Nobody asks between the reload and its end."""
     before = haproxy.workers[0]
-    before.total = 5
-    await counts.before_reload()
     haproxy.reload()
+    await counts.look()
     before.total = 9
-    await until(lambda: before not in haproxy.living())
+    await counts.read_last(before.pid)
+    haproxy.workers.remove(before)
     assert await total(counts) == 9
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+async def test_a_worker_that_does_not_tell_what_it_counted_last_was_not_read(
+    haproxy: HAProxy, counts: Counting, is_there: bool
+) -> None:
+    before = haproxy.workers[0]
+    haproxy.reload()
+    await counts.look()
+    before.deaf = "show stat"
+    if not is_there:
+        haproxy.workers.remove(before)
+    with pytest.raises(errors.EngineUnavailable):
+        await counts.read_last(before.pid)
+
+
+async def test_connections_of_now_are_those_of_all_workers(haproxy: HAProxy, counts: Counting) -> None:
+    haproxy.workers[0].connections = 2
+    haproxy.reload().connections = 1
+    assert await now(counts) == 3
 
 
 async def test_a_worker_that_is_killed_takes_nothing_back(haproxy: HAProxy, counts: Counting) -> None:
     before = haproxy.workers[0]
     before.total = 5
     assert await total(counts) == 5
-    await counts.before_reload()
     haproxy.reload()
-    for writer in before.held:
-        writer.close()
-    await until(lambda: before not in haproxy.living())
+    haproxy.workers.remove(before)
     assert await total(counts) == 5
 
 
@@ -106,15 +122,23 @@ async def test_a_vservice_of_the_same_name_does_not_inherit(haproxy: HAProxy, co
     before = haproxy.workers[0]
     before.total, before.connections = 5, 1
     assert await total(counts) == 5
-    await counts.before_reload()
     haproxy.reload("other")
-    await counts.before_reload()
+    await counts.look()
     haproxy.reload("web", "other").total = 1
     before.total = 6
     assert (await total(counts), await now(counts)) == (1, 0)
-    before.connections = 0
-    await until(lambda: before not in haproxy.living())
+    await counts.read_last(before.pid)
     assert await total(counts) == 1
+
+
+async def test_a_worker_that_does_not_tell_what_it_has_takes_no_total_away(haproxy: HAProxy, counts: Counting) -> None:
+    haproxy.workers[0].total = 5
+    assert await total(counts) == 5
+    haproxy.reload().deaf = "show backend"
+    with pytest.raises(errors.EngineUnavailable):
+        await counts.look()
+    haproxy.workers[0].deaf = "-"
+    assert await total(counts) == 5
 
 
 async def test_a_haproxy_that_is_silent_is_waited_for_and_then_reported(
@@ -135,7 +159,8 @@ async def test_a_haproxy_that_is_silent_is_waited_for_and_then_reported(
 
 async def test_only_what_is_asked_for_is_read(haproxy: HAProxy, counts: Counting) -> None:
     haproxy.reload()
-    haproxy.workers[1].connections = 1
+    await counts.look()
+    haproxy.asked.clear()
     await counts.read([FRONTEND])
     assert haproxy.asked == ["show proc", f"@!12 show stat {FRONTEND} 7 -1", f"@!11 show stat {FRONTEND} 7 -1"]
 

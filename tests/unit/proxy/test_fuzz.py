@@ -221,7 +221,7 @@ def test_a_refusal_is_one_line_with_the_path_of_the_field(message: v_service_pb2
     assert len(caught.value.message) < 700
 
 
-@settings(max_examples=settings.default.max_examples * 3 if settings.default else 150)
+@settings(max_examples=settings().max_examples * 3)
 @given(message=messages())
 def test_what_a_client_sends_is_refused_or_becomes_exactly_what_it_asks_for(message: v_service_pb2.VService) -> None:
     vservice = parsed(message)
@@ -241,7 +241,7 @@ def test_what_a_client_sends_is_refused_or_becomes_exactly_what_it_asks_for(mess
 
 
 @pytest.mark.needs("haproxy")
-@settings(max_examples=settings.default.max_examples // 10 if settings.default else 5)
+@settings(max_examples=settings().max_examples // 10)
 @given(several=st.lists(messages(), min_size=10, max_size=10))
 def test_the_real_haproxy_takes_what_the_model_takes(
     several: list[v_service_pb2.VService], tmp_path_factory: pytest.TempPathFactory

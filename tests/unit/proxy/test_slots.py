@@ -45,7 +45,8 @@ def seen(socket: str = render.NOWHERE, number: int = 1, *, enabled: bool = True,
 
 
 def test_whatever_changes_everybody_has_a_line_of_his_own_in_the_end() -> None:
-    run_state_machine_as_test(Changes, settings=settings(stateful_step_count=40))
+    most = min(settings().max_examples, 400)
+    run_state_machine_as_test(Changes, settings=settings(max_examples=most, stateful_step_count=40))
 
 
 def test_a_pool_has_a_line_for_each_member_and_spare_ones_for_each_namespace() -> None:
@@ -81,6 +82,7 @@ def test_as_many_members_come_without_a_reload_as_there_are_spare_lines() -> Non
     assert set(lines(engine)) == {f"{name}.tenant-a.21" for name in ("z1", "a2", "a3", "a4")}
 
 
+@settings(max_examples=min(settings().max_examples, 400))
 @given(data=st.data())
 def test_no_change_within_a_table_reloads(data: st.DataObject) -> None:
     """Of weight, state, limit, address and port; nor do as many new members as there are spare lines, nor any that leaves."""
@@ -267,7 +269,7 @@ def test_lines_kept_and_lines_made_anew_are_in_one_order() -> None:
     known = engine.observed.servers[SECTION]
     parts = {each.name: render.Part(SECTION, "tenant-a.21", each.socket) for each in wanted.members}
     assert slots.kept(wanted, parts, known) == slots.fresh(wanted, parts, known) == slots.fresh(wanted, parts, {})
-    upside_down = {name: dataclasses.replace(each, id=9 - each.id) for name, each in reversed(known.items())}
+    upside_down = {name: dataclasses.replace(each, id=9 - each.id) for name, each in reversed(list(known.items()))}
     kept = slots.kept(wanted, parts, upside_down)
     assert kept is not None
     assert [slot.id for slot in kept] == [5, 6, 7, 8]
