@@ -3,6 +3,8 @@
 MAKEFLAGS += --no-print-directory
 python := .venv/bin/python
 pytest := $(python) -m pytest
+# Two files of tests at a time, each in a sandbox of its own; the tests of a file share what they start.
+by_two := --dist loadfile --tx "2*popen//python=$(CURDIR)/$(python) -m crossns.testing.sandbox $(CURDIR)/$(python)"
 
 .PHONY: help setup code up demo test test-long verify bench mutants golden protos fmt clean
 
@@ -19,7 +21,7 @@ up: setup ## the whole suite on this device, in the foreground
 demo: setup ## two tenants with the same addresses behind one vService, in a sandbox, with the proof
 	@.venv/bin/crossns demo
 test: setup ## all tests, with reduced counts of the long ones
-	@$(pytest) $(ARGS)
+	@$(pytest) $(by_two) $(ARGS)
 test-long: setup ## all tests, full counts
 	@$(pytest) --long $(ARGS)
 verify: code ## the quick checks: format, lint, types, walls, protos, sizes, pure tests

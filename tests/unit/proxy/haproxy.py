@@ -13,7 +13,7 @@ FRONTEND, POOL = "vs.web.fe.fe", "vs.web.po.main"
 
 @dataclass
 class Worker:
-    """`shut`: its frontends that accept nothing more; `deaf`: what it does not answer to."""
+    """`status`: that of its frontends that were not `shut`; `deaf`: what it does not answer to."""
 
     pid: int
     total: int = 0
@@ -21,6 +21,7 @@ class Worker:
     vservices: tuple[str, ...] = ("web",)
     shut: list[str] = field(default_factory=list)
     deaf: str = "-"
+    status: str = "OPEN"
 
     @property
     def accepting(self) -> list[str]:
@@ -52,7 +53,7 @@ class Worker:
         return [f"vs.{each}.fe.fe" for each in self.vservices]
 
     def _frontend(self, section: str) -> str:
-        return row(section, "FRONTEND", status="STOP" if section in self.shut else "OPEN")
+        return row(section, "FRONTEND", status="STOP" if section in self.shut else self.status)
 
     def _rows(self, section: str) -> tuple[str, ...]:
         counts = {"stot": self.total, "scur": self.connections}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from crossns import errors
+from crossns import errors, names
 from crossns.layout import Layout
 from services.proxy import plan
 from services.proxy.driver import Counting, Retirement, master, retirement
@@ -124,6 +124,21 @@ async def test_frontends_beyond_a_line_of_commands_are_shut_too(
     assert before.accepting == []
 
 
+async def test_a_frontend_that_is_full_is_shut_too(haproxy: HAProxy, retired: Retirement) -> None:
+    before = haproxy.workers[0]
+    before.status = "FULL"
+    haproxy.reload()
+    await retired.shut()
+    assert before.accepting == []
+
+
+def test_a_line_of_commands_fits_into_the_buffer_that_it_is_read_into() -> None:
+    """A master that has refused a reload has one of the usual size, of which a part is kept free (tune.maxrewrite)."""
+    name = "n" * names.ID_MAX
+    command = f"@!{2**22} shutdown frontend vs.{name}.fe.{name};"
+    assert retirement._BATCH * len(command) < 16384 - 1024
+
+
 async def test_a_worker_that_serves_alone_is_never_taken_for_a_replaced_one(
     haproxy: HAProxy, launcher: Launcher, retired: Retirement
 ) -> None:
@@ -193,6 +208,17 @@ async def test_a_reload_is_not_kept_waiting_by_long_rests(
         await until(lambda: launcher.ended == [second.pid])
 
 
+async def test_a_worker_that_has_connections_for_long_is_looked_at_less_often(
+    haproxy: HAProxy, retired: Retirement, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retirement, "_LATER_S", 3600.0)
+    haproxy.workers[0].connections = 1
+    haproxy.reload()
+    async with ran(retired):
+        await until(lambda: haproxy.asked.count("show proc") == retirement._SOON_LOOKS)
+        assert await is_asleep(haproxy)
+
+
 async def test_a_haproxy_that_is_silent_is_asked_again(haproxy: HAProxy, launcher: Launcher, retired: Retirement) -> None:
     before = haproxy.workers[0]
     haproxy.reload()
@@ -247,6 +273,23 @@ async def test_a_worker_that_does_not_answer_holds_up_no_other(haproxy: HAProxy,
         await until(lambda: launcher.ended == [fine.pid])
         deaf.deaf = "-"
         await until(lambda: launcher.ended == [fine.pid, deaf.pid])
+
+
+async def test_a_worker_that_hangs_holds_up_no_other(
+    haproxy: HAProxy, launcher: Launcher, retired: Retirement, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hung, fine = haproxy.workers[0], haproxy.reload()
+    haproxy.reload()
+    ask = master.ask
+
+    async def answer(path: Path, commands: Sequence[str]) -> str:
+        if commands[0].startswith(f"@!{hung.pid} "):
+            raise errors.EngineUnavailable("ENGINE_UNAVAILABLE", "no answer in time")
+        return await ask(path, commands)
+
+    monkeypatch.setattr(master, "ask", answer)
+    async with ran(retired):
+        await until(lambda: launcher.ended == [fine.pid])
 
 
 async def test_a_worker_is_read_before_it_ends(
