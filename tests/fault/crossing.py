@@ -29,6 +29,8 @@ NEW_MIN = 200
 # What clients try: enough for the least if they are held up for a moment.
 _CONNECTIONS = 16
 _RATES = ["--connections", str(_CONNECTIONS), "--rate", "2400", "--rate-new", "240"]
+# How long they go on at a time where what they are there for takes longer than it was to.
+_MORE_S = 3.0
 
 Seen = dict[str, Any]
 Member = dict[str, Any]
@@ -144,8 +146,9 @@ async def loading(host: Host, seconds: float, *services: Service) -> AsyncIterat
     is_over = False
 
     async def load_on() -> None:
-        while not seen or not is_over:
-            seen.extend(await load(host, seconds, *services))
+        seen.extend(await load(host, seconds, *services))
+        while not is_over:
+            seen.extend(await load(host, min(seconds, _MORE_S), *services))
 
     clients = asyncio.create_task(load_on())
     try:

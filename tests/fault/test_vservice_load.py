@@ -103,7 +103,7 @@ def schedule(protocol: str, members: int, structural: int) -> list[tuple[float, 
 
 
 def _moments(count: int) -> list[float]:
-    return [(number + 0.5) / count for number in range(count)]
+    return [0.9 * (number + 0.5) / count for number in range(count)]
 
 
 async def become(device: Device, service: Service, before: Shape, wanted: Shape) -> None:
