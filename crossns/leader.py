@@ -25,6 +25,10 @@ BACKOFF = Backoff(0.1, 2.0, 2.0)
 log = logging.getLogger(__name__)
 
 
+class Fenced(Exception):
+    """Another process leads now: this one must end."""
+
+
 class Holder(msgspec.Struct, frozen=True):
     """The leader key's value: a process; others on the same kernel and in the same pid namespace can tell whether it lives."""
 

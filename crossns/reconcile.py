@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from google.protobuf import timestamp_pb2
-
-from crossns import cache, errors, names, queue, resource, store, telemetry
+from crossns import cache, errors, names, queue, store, telemetry
+from crossns.leader import Fenced
+from crossns.parts import Parts
 from crossns.registry import Registry
 from crossns.resource import Status
 from crossns.retry import Backoff
@@ -86,10 +86,6 @@ class Rooms(Generic[Desired, Observed, Op]):
     driver: Driver[Observed, Op]
 
 
-class Fenced(Exception):
-    """Another process leads now: this one must end."""
-
-
 class Reconciler(Generic[Desired, Observed, Op]):
     def __init__(
         self,
@@ -108,7 +104,7 @@ class Reconciler(Generic[Desired, Observed, Op]):
         self._fence = fence
         self._registries = registries
         self._queue = queue.Queue()
-        self._parts: dict[str, Status] = {}
+        self._parts = Parts(backend, keys, fence)
         self._attempts: dict[str, int] = {}
         # Units whose last round did not end with everything as wanted: any change of the world may be what they wait for.
         self._unsettled: set[str] = set()
@@ -134,6 +130,7 @@ class Reconciler(Generic[Desired, Observed, Op]):
     async def run(self) -> None:
         """Work until cancelled. Raises Fenced when another process leads."""
         await self._cache.wait_until_synced()
+        self._parts.adopt(self._cache.below(self._keys.status("")))
         self._cache.subscribe(self._take)
         self._take(
             tuple(store.Change(entry.key, entry.mod_revision, entry) for entry in self._cache.below(self._keys.device_prefix))
@@ -148,7 +145,6 @@ class Reconciler(Generic[Desired, Observed, Op]):
         own_status = self._keys.status("")
         for change in changes:
             if change.key.startswith(own_status):
-                self._adopt(change, own_status)
                 continue
             parsed = self._keys.parse(change.key)
             if parsed is not None and parsed[1] == "status" and parsed[2] in self._departing:
@@ -166,12 +162,6 @@ class Reconciler(Generic[Desired, Observed, Op]):
             return ""
         entry = self._cache.get(self._keys.of(parsed[0]).trace(parsed[2]))
         return entry.value.decode() if entry is not None else ""
-
-    def _adopt(self, change: store.Change, own_status: str) -> None:
-        """Own parts come from the store at start only: from then on this process alone writes them."""
-        name = change.key.removeprefix(own_status)
-        if change.entry is not None and name not in self._parts:
-            self._parts[name] = resource.load_status(names.collection(name), change.entry.value)
 
     async def _resync(self) -> None:
         while True:
@@ -227,16 +217,19 @@ class Reconciler(Generic[Desired, Observed, Op]):
         """One round. What can be seen only when something else is there takes another pass."""
         rooms = self._rooms
         failures: dict[str, errors.CrossnsError] = {}
-        desired, observed = rooms.world.desired(unit), await rooms.driver.observe(unit)
+        observed = await rooms.driver.observe(unit)
+        # Only now: what is planned and said, and what others have said of it meanwhile, is all of one moment.
+        desired = rooms.world.desired(unit)
         ops = rooms.plan(desired, observed)
         passes = 0
         while ops and not failures and passes < PASSES:
             passes += 1
-            await self._announce(rooms.report(desired, observed, {}, self._parts))
+            await self._parts.announce(rooms.report(desired, observed, {}, self._parts.said))
             failures = await self._apply(unit, ops)
-            desired, observed = rooms.world.desired(unit), await rooms.driver.observe(unit)
+            observed = await rooms.driver.observe(unit)
+            desired = rooms.world.desired(unit)
             ops = rooms.plan(desired, observed)
-        report = rooms.report(desired, observed, failures, self._parts)
+        report = rooms.report(desired, observed, failures, self._parts.said)
         await self._write(unit, report)
         if ops and not failures:
             raise errors.Aborted("IN_PROGRESS", f"{unit}: {len(ops)} operations are left, the first is {ops[0]!r}")
@@ -267,70 +260,19 @@ class Reconciler(Generic[Desired, Observed, Op]):
         log.info("applied %d operations, %d failed", len(ops), len(failures), extra={"unit": unit, "operations": len(ops)})
         return failures
 
-    async def _announce(self, report: Mapping[str, Status | None]) -> None:
-        """Before the device is first touched for a resource its part is there, so that a deletion knows whom it waits for."""
-        new = [name for name, status in report.items() if status is not None and name not in self._parts]
-        await self._commit({name: _pending(name) for name in new})
-
     async def _write(self, unit: str, report: Mapping[str, Status | None]) -> None:
-        """Write what changed; take out for good what is cleared."""
-        changed: dict[str, Status | None] = {}
-        for name, status in report.items():
-            previous = self._parts.get(name)
-            if status is None:
-                collection = names.collection(name)
-                if collection in self._registries:
-                    await self._remove(unit, name, self._registries[collection])
-                elif previous is not None:
-                    changed[name] = None
-            elif _stamped(status, previous) != previous:
-                changed[name] = status
-        await self._commit(changed)
+        """Say what changed; take out for good what is cleared."""
+        cleared = {name for name, status in report.items() if status is None and names.collection(name) in self._registries}
+        await self._parts.say({name: status for name, status in report.items() if name not in cleared})
+        for name in cleared:
+            await self._remove(unit, name, self._registries[names.collection(name)])
 
     async def _remove(self, unit: str, name: str, registry: Registry) -> None:
         # Before it is tried: the other service may clear its part meanwhile.
         self._departing[name] = unit
         try:
             if await registry.remove(name, self._fence):
-                self._parts.pop(name, None)
+                self._parts.forget(name)
                 del self._departing[name]
         except store.Conflict as conflict:
             raise Fenced(name) from conflict
-
-    async def _commit(self, statuses: Mapping[str, Status | None]) -> None:
-        if not statuses:
-            return
-        effects: list[store.Effect] = [
-            store.Delete(self._keys.status(name))
-            if status is None
-            else store.Put(self._keys.status(name), status.SerializeToString(deterministic=True))
-            for name, status in statuses.items()
-        ]
-        try:
-            await self._store.commit([self._fence], effects)
-        except store.Conflict as conflict:
-            raise Fenced(self._fence.key) from conflict
-        for name, status in statuses.items():
-            if status is None:
-                self._parts.pop(name, None)
-            else:
-                self._parts[name] = status
-
-
-def _pending(name: str) -> Status:
-    status = resource.MESSAGES[names.collection(name)]().status
-    status.state = status_pb2.STATE_PENDING
-    return status
-
-
-def _stamped(status: Status, previous: Status | None) -> Status:
-    """`status` with the time at which each condition last changed: the previous one's where it did not."""
-    conditions = previous.conditions if previous is not None else ()
-    before = {(condition.type, condition.service): condition for condition in conditions}
-    now = timestamp_pb2.Timestamp()
-    now.GetCurrentTime()
-    for condition in status.conditions:
-        old = before.get((condition.type, condition.service))
-        same = old is not None and old.status == condition.status
-        condition.last_transition_time.CopyFrom(old.last_transition_time if old is not None and same else now)
-    return status

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import uvloop
 
-from crossns import cache, errors, leader, names, operation, reconcile, rpc, settings, store, telemetry
+from crossns import cache, errors, leader, names, operation, rpc, settings, store, telemetry
 from crossns.etcd.client import EtcdStore
 
 # How long a leader that vanished without a trace is waited for: a frozen machine, a network that was cut.
@@ -77,7 +77,7 @@ async def _run(service: str, config: settings.Settings, build: Build) -> int:
         log.info("stopped")
         return 0
     except BaseExceptionGroup as group:
-        if group.split(reconcile.Fenced)[1] is not None:
+        if group.split(leader.Fenced)[1] is not None:
             raise
         log.warning("another process leads: ending")
     return EXIT_FENCED
@@ -104,7 +104,7 @@ async def _live(service: str, config: settings.Settings, build: Build) -> None:
 
 async def _end_when_lost(leadership: leader.Leadership) -> None:
     await leadership.lost()
-    raise reconcile.Fenced(leadership.key)
+    raise leader.Fenced(leadership.key)
 
 
 async def _connect(config: settings.Settings) -> EtcdStore:

@@ -12,7 +12,8 @@ from google.protobuf import json_format
 
 from crossns import cache, errors, names, resource, store
 from crossns.etcd.client import EtcdStore
-from crossns.reconcile import Fenced, Reconciler, Rooms
+from crossns.leader import Fenced
+from crossns.reconcile import Reconciler, Rooms
 from crossns.registry import Options, Registry
 from crossns.testing import etcd
 from crossns.v1 import route_table_pb2, status_pb2
