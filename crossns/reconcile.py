@@ -217,17 +217,14 @@ class Reconciler(Generic[Desired, Observed, Op]):
         """One round. What can be seen only when something else is there takes another pass."""
         rooms = self._rooms
         failures: dict[str, errors.CrossnsError] = {}
-        observed = await rooms.driver.observe(unit)
-        # Only now: what is planned and said, and what others have said of it meanwhile, is all of one moment.
-        desired = rooms.world.desired(unit)
+        desired, observed = await self._look(unit)
         ops = rooms.plan(desired, observed)
         passes = 0
         while ops and not failures and passes < PASSES:
             passes += 1
             await self._parts.announce(rooms.report(desired, observed, {}, self._parts.said))
             failures = await self._apply(unit, ops)
-            observed = await rooms.driver.observe(unit)
-            desired = rooms.world.desired(unit)
+            desired, observed = await self._look(unit)
             ops = rooms.plan(desired, observed)
         report = rooms.report(desired, observed, failures, self._parts.said)
         await self._write(unit, report)
@@ -244,6 +241,11 @@ class Reconciler(Generic[Desired, Observed, Op]):
             self._unsettled.discard(unit)
         else:
             self._unsettled.add(unit)
+
+    async def _look(self, unit: str) -> tuple[Desired, Observed]:
+        """What there is, and what is wanted by then: so all that is planned and said next is of one moment."""
+        observed = await self._rooms.driver.observe(unit)
+        return self._rooms.world.desired(unit), observed
 
     async def _apply(self, unit: str, ops: tuple[Op, ...]) -> dict[str, errors.CrossnsError]:
         """Apply in order. After a failure the other operations for the same resource are left out, those for others go on."""
