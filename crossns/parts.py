@@ -45,9 +45,9 @@ class Parts:
         self._said.pop(name, None)
         self._unwritten.pop(name, None)
 
-    async def announce(self, report: Mapping[str, Status | None]) -> None:
+    async def announce(self, resources: Iterable[str]) -> None:
         """Before the device is first touched for a resource its part is there, so that a deletion knows whom it waits for."""
-        await self.say({name: _pending(name) for name, status in report.items() if status is not None and name not in self._said})
+        await self.say({name: _pending(name) for name in resources if name not in self._said})
 
     async def say(self, report: Mapping[str, Status | None]) -> None:
         """Returns when the store has it all, or something newer; None takes a part back. What has not changed is not written.

@@ -61,6 +61,9 @@ class World(Protocol[Desired_co]):
 
     def desired(self, unit: str) -> Desired_co: ...
 
+    def resources(self, unit: str) -> Iterable[str]:
+        """The names of the unit's resources that are not being deleted."""
+
 
 class Driver(Protocol[Observed_co, Op_contra]):
     async def units(self) -> Iterable[str]:
@@ -222,7 +225,7 @@ class Reconciler(Generic[Desired, Observed, Op]):
         passes = 0
         while ops and not failures and passes < PASSES:
             passes += 1
-            await self._parts.announce(rooms.report(desired, observed, {}, self._parts.said))
+            await self._parts.announce(rooms.world.resources(unit))
             failures = await self._apply(unit, ops)
             desired, observed = await self._look(unit)
             ops = rooms.plan(desired, observed)

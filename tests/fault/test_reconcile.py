@@ -53,6 +53,9 @@ class World:
     def units(self) -> Iterable[str]:
         return [*self.wanted, *self.leaving]
 
+    def resources(self, unit: str) -> Iterable[str]:
+        return (unit,) if unit in self.wanted else ()
+
     def desired(self, unit: str) -> tuple[str, int | None, bool]:
         return unit, self.wanted.get(unit), unit in self.leaving
 

@@ -1,5 +1,6 @@
 """Which HAProxy configurations the launcher lets run."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -124,3 +125,26 @@ def test_comment_hides_nothing() -> None:
 def test_file_without_measure_is_refused() -> None:
     with pytest.raises(errors.PermanentError):
         directive.check("#" * (directive.CONFIG_MAX + 1), ENGINE_DIR)
+
+
+def test_what_has_passed_makes_room_for_nothing_new() -> None:
+    passed = directive.check(GOOD, ENGINE_DIR)
+    assert directive.check(GOOD, ENGINE_DIR, passed) == passed
+    lines = GOOD.splitlines()
+    for place in (2, 12, len(lines)):
+        changed = "\n".join([*lines[:place], "    external-check command /bin/sh", *lines[place:]])
+        with pytest.raises(errors.PermanentError, match=rf"line {place + 1} "):
+            directive.check(changed, ENGINE_DIR, passed)
+
+
+def test_a_section_that_has_passed_is_not_looked_at_again() -> None:
+    """The same lines are another section behind another first line."""
+    section = "    server a1 10.0.0.5:8080\n"
+    passed = directive.check(f"backend b\n{section}", ENGINE_DIR)
+    with pytest.raises(errors.PermanentError, match="line 2 "):
+        directive.check(f"global\n{section}", ENGINE_DIR, passed)
+    assert directive.check("backend b\n    no such thing\n", ENGINE_DIR, _digests("backend b\n    no such thing\n"))
+
+
+def _digests(text: str) -> frozenset[bytes]:
+    return frozenset({b"", hashlib.blake2b(text.encode(), digest_size=16).digest(), hashlib.blake2b(digest_size=16).digest()})

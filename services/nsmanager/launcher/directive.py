@@ -5,7 +5,9 @@ SYS_ADMIN; so a line passes only if its section and first words are known to do 
 variables are refused altogether: with them a word could be written in a way that is read differently here and there.
 """
 
+import hashlib
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 from crossns import errors
@@ -13,6 +15,8 @@ from crossns import errors
 # Longer than any real one: 5,000 vServices with 4 members each take 2 MB.
 CONFIG_MAX = 16 * 1024 * 1024
 SECTIONS = frozenset({"global", "defaults", "frontend", "backend", "listen", "peers"})
+# Before the line that begins one.
+_SECTION = re.compile(rf"^(?=(?:{'|'.join(sorted(SECTIONS))})\s)", re.MULTILINE)
 _GLOBAL = frozenset(
     {"description", "grace", "hard-stop-after", "localpeer", "log", "maxconn", "maxpipes", "nbthread", "spread-checks", "stats"}
 )
@@ -38,12 +42,28 @@ _WITH_ADDRESSES = frozenset({"bind", "server", "server-template", "default-serve
 _LOG_TARGETS = frozenset({"global", "stdout", "stderr", "/dev/log"})
 
 
-def check(config: str, engine_dir: Path) -> None:
-    """Raises PermanentError ENGINE_REFUSED that names the first line that may not run."""
+def check(config: str, engine_dir: Path, passed: Collection[bytes] = ()) -> frozenset[bytes]:
+    """Raises PermanentError ENGINE_REFUSED that names the first line that may not run; else the digests of the sections.
+
+    What has `passed` before is not looked at again: a section begins with its own line and depends on no other.
+    """
     if len(config) > CONFIG_MAX:
         raise _refused(0, f"it is longer than {CONFIG_MAX} characters")
+    found: set[bytes] = set()
+    first = 1
+    for section in _SECTION.split(config):
+        digest = hashlib.blake2b(section.encode(), digest_size=16).digest()
+        if digest not in passed:
+            _check_section(section, first, engine_dir)
+        found.add(digest)
+        first += section.count("\n")
+    return frozenset(found)
+
+
+def _check_section(text: str, first: int, engine_dir: Path) -> None:
+    """`first` is the number of its first line."""
     section = ""
-    for number, line in enumerate(config.split("\n"), start=1):
+    for number, line in enumerate(text.split("\n"), start=first):
         words = line.split("#", 1)[0].split()
         if _STRANGE.search(line):
             raise _refused(number, "quotes, escapes, variables and characters beyond ASCII may not stand in it")

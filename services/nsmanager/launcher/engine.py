@@ -48,6 +48,7 @@ class Engine:
         self._config = place.engine_config(layout)
         self._candidate = self._config.with_suffix(".candidate")
         self._former = self._config.with_suffix(".former")
+        self._checks = check.Check(reactor, layout, self._candidate)
         self._record = place.engine_record(layout)
         self._words = words.Words(reactor, self._record.with_suffix(".words"), self.name)
         self._process: records.Process | None = None
@@ -130,7 +131,7 @@ class Engine:
             else:
                 use(done)
 
-        check.check(self._reactor, self._layout, config, self._candidate, checked)
+        self._checks.run(config, checked)
 
     def _answer(self, done: Done, outcome: operation.Engine | errors.CrossnsError) -> None:
         done(outcome)

@@ -85,6 +85,9 @@ class World:
             all_links=self._links,
         )
 
+    def resources(self, unit: str) -> Iterable[str]:
+        return [name for name in self._of_table.get(names.resource_id(unit), ()) if name in self._living]
+
     def _put(self, name: str, value: Value, *, leaving: bool) -> set[str]:
         (self._leaving if leaving else self._living)[name] = value
         for table in _tables(value):

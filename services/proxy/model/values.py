@@ -87,7 +87,7 @@ class Pool:
 
 @dataclass(frozen=True, slots=True)
 class VService:
-    """`name` is the resource name."""
+    """`name` is the resource name. `memo`, which is no part of the value, keeps what was last made of it."""
 
     name: str
     frontends: tuple[Frontend, ...]
@@ -96,6 +96,7 @@ class VService:
     protocol: Protocol = "tcp"
     timeouts: Timeouts = field(default_factory=Timeouts)
     access_log: bool = False
+    memo: dict[str, tuple[object, object]] = field(default_factory=dict, init=False, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,9 @@ class World:
             self._desired = Desired(tuple(self._services.values()), dict(self._tables), leaving, invalid)
         return self._desired
 
+    def resources(self, _unit: str) -> Iterable[str]:
+        return (*self._services, *self._invalid)
+
     def targets(self) -> frozenset[target.Target]:
         """What there is to check, of all vServices."""
         if self._targets is None:

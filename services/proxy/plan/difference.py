@@ -45,7 +45,7 @@ def _changes(wanted: Wish, observed: Observed) -> Iterator[SetServer]:
     for (section, name), server in sorted(wanted.servers.items(), key=lambda each: (each[1].enabled, each[0])):
         seen = observed.servers[section][name]
         is_disabled = _is_disabled(wanted, section, name)
-        if not is_like(seen.server, server) or (is_disabled and seen.connections):
+        if not is_like(seen.server, server) or (is_disabled and seen.is_busy):
             # Where the member is, and where it was a moment ago.
             sockets = {seen.server.socket, server.socket} if is_disabled else set()
             ended = frozenset(render.Part(section, slots.namespace(name), socket) for socket in sockets)

@@ -17,12 +17,13 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A server of the running worker: how it is, what it is known by, how many connections it has and ever had."""
+    """A server of the running worker: how it is, what it is known by, whether it ever had a connection, and has one now."""
 
     server: render.Server
     id: int
-    connections: int = 0
-    connections_total: int = 0
+    was_used: bool = False
+    # It changes all the time, and nothing of what is rendered with it.
+    is_busy: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -67,7 +67,7 @@ def _ordered(slots: Iterable[render.Slot]) -> Sequence[render.Slot]:
 
 def _is_unused(slot: str, seen: Seen) -> bool:
     """A spare line that nobody ever had: what HAProxy counts for it is nobody else's."""
-    return slot.startswith("_") and not seen.server.enabled and not seen.connections_total and not seen.connections
+    return slot.startswith("_") and not seen.server.enabled and not seen.was_used
 
 
 def _can_take(slot: str, part: render.Part) -> bool:

@@ -1,10 +1,11 @@
 """What HAProxy should be, in the words of its configuration: every vService, who has which slot, how each server is to be.
 
-Called by `difference` and `report`. As long as the lines that the running worker has will do, they are kept.
+Called by `difference` and `report`. As long as the lines that the running worker has will do, they are kept. Of a vService for
+which nothing is different from the last time, what was made of it then is taken once more: a change costs what it concerns.
 """
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from services.proxy import model, render
 from services.proxy.plan import slots
 from services.proxy.plan.engine import Observed, Seen
 
+_Line = tuple[str, str]
 _Assign = Callable[
     [model.Pool, Mapping[str, render.Part], Mapping[str, Seen]],
     Sequence[render.Slot] | None,
@@ -23,9 +25,30 @@ class Wish:
     """By section and name, `servers`: how each line is to be, `owners`: whose it is; by section and member, `lines`: its name."""
 
     config: render.Config
-    servers: Mapping[tuple[str, str], render.Server]
-    owners: Mapping[tuple[str, str], model.Member]
-    lines: Mapping[tuple[str, str], str]
+    servers: Mapping[_Line, render.Server]
+    owners: Mapping[_Line, model.Member]
+    lines: Mapping[_Line, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Around:
+    """All that a vService's piece depends on beside the vService itself; of each, what concerns it."""
+
+    tables: Mapping[str, str]
+    left_out: frozenset[render.Part]
+    servers: Mapping[str, Mapping[str, Seen]]
+    down: frozenset[model.Target]
+    unknown: frozenset[model.Target]
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """What the wish has of one vService."""
+
+    config: render.Piece
+    servers: Mapping[_Line, render.Server]
+    owners: Mapping[_Line, model.Member]
+    lines: Mapping[_Line, str]
 
 
 # Plan and report of a round ask the same.
@@ -70,44 +93,85 @@ def served(
 def _wish(desired: model.Desired, observed: Observed, assign: _Assign) -> Wish | None:
     """None where a member finds no line."""
     tables, refused = entered(desired, observed), left_out(desired, observed)
+    pieces: list[_Piece] = []
+    for vservice in sorted(desired.services, key=lambda vservice: vservice.name):
+        piece = _remembered(vservice, _around(vservice, tables, refused, observed), assign)
+        if piece is None:
+            return None
+        pieces.append(piece)
+    return Wish(
+        config=render.file([each.config for each in pieces], observed.limits),
+        servers={line: server for each in pieces for line, server in each.servers.items()},
+        owners={line: member for each in pieces for line, member in each.owners.items()},
+        lines={member: line for each in pieces for member, line in each.lines.items()},
+    )
+
+
+def _around(vservice: model.VService, tables: Mapping[str, str], refused: frozenset[render.Part], observed: Observed) -> _Around:
+    named = {frontend.table for frontend in vservice.frontends}
+    named.update(member.table for pool in vservice.pools for member in pool.members)
+    sections = [render.backend_section(vservice.name, pool.name) for pool in vservice.pools]
+    own = frozenset(_targets(vservice, tables)) if observed.down or observed.unknown else frozenset()
+    return _Around(
+        tables={table: tables[table] for table in named if table in tables},
+        left_out=frozenset(part for part in refused if render.owner(part.section) == vservice.name),
+        servers={section: observed.servers[section] for section in sections if section in observed.servers},
+        down=own & observed.down.keys(),
+        unknown=own & observed.unknown,
+    )
+
+
+def _targets(vservice: model.VService, tables: Mapping[str, str]) -> list[model.Target]:
+    return [
+        model.target_of(vservice, pool, member, tables[member.table])
+        for pool in vservice.pools
+        for member in pool.members
+        if member.table in tables
+    ]
+
+
+def _remembered(vservice: model.VService, around: _Around, assign: _Assign) -> _Piece | None:
+    """The piece, made anew only where something that it depends on is another."""
+    before, made = vservice.memo.get(assign.__name__, (None, None))
+    if before != around or not isinstance(made, _Piece):
+        made = _piece(vservice, around, assign)
+        vservice.memo[assign.__name__] = around, made
+    return made
+
+
+def _piece(vservice: model.VService, around: _Around, assign: _Assign) -> _Piece | None:
     found: dict[str, Sequence[render.Slot]] = {}
-    servers: dict[tuple[str, str], render.Server] = {}
-    owners: dict[tuple[str, str], model.Member] = {}
-    for vservice, pool, section in _pools(desired):
-        parts = served(vservice.name, pool, tables, refused)
-        assigned = assign(pool, parts, observed.servers.get(section, {}))
+    servers: dict[_Line, render.Server] = {}
+    owners: dict[_Line, model.Member] = {}
+    for pool in vservice.pools:
+        section = render.backend_section(vservice.name, pool.name)
+        parts = served(vservice.name, pool, around.tables, around.left_out)
+        assigned = assign(pool, parts, around.servers.get(section, {}))
         if assigned is None:
             return None
         found[section] = assigned
         members = {member.name: member for member in pool.members}
-        resting = _resting(vservice, pool, parts, observed)
+        resting = _resting(vservice, pool, parts, around)
         for slot in assigned:
             if slot.member is None:
                 servers[section, slot.name] = render.Server()
             else:
                 owners[section, slot.name] = members[slot.member]
                 servers[section, slot.name] = _server(members[slot.member], is_resting=slot.member in resting)
-    arrangement = render.Arrangement(tables, refused, found, servers)
-    config = render.render(desired.services, arrangement, observed.limits)
+    config = render.piece(vservice, render.Arrangement(around.tables, around.left_out, found, servers))
     lines = {(section, slot.member): slot.name for section, each in found.items() for slot in each if slot.member is not None}
-    return Wish(config, servers, owners, lines)
+    return _Piece(config, servers, owners, lines)
 
 
-def _pools(desired: model.Desired) -> Iterator[tuple[model.VService, model.Pool, str]]:
-    for vservice in desired.services:
-        for pool in vservice.pools:
-            yield vservice, pool, render.backend_section(vservice.name, pool.name)
-
-
-def _resting(vservice: model.VService, pool: model.Pool, parts: Mapping[str, render.Part], observed: Observed) -> frozenset[str]:
+def _resting(vservice: model.VService, pool: model.Pool, parts: Mapping[str, render.Part], around: _Around) -> frozenset[str]:
     """Who gets nothing because he is down; nobody where none would be left that can be served: what is known then is little."""
     usable = [member for member in pool.members if member.state == "enabled" and member.name in parts]
-    seen = observed.servers.get(render.backend_section(vservice.name, pool.name), {})
+    seen = around.servers.get(render.backend_section(vservice.name, pool.name), {})
     # What a process before this one took out stays out until it is known better.
     out = {name for name, line in slots.held(parts, seen) if not seen[line].server.enabled}
     targets = {member.name: model.target_of(vservice, pool, member, parts[member.name].namespace) for member in usable}
     down = frozenset(
-        name for name, target in targets.items() if target in observed.down or (target in observed.unknown and name in out)
+        name for name, target in targets.items() if target in around.down or (target in around.unknown and name in out)
     )
     return down if len(down) < len(usable) else frozenset()
 

@@ -3,7 +3,7 @@
 `part` has the names by which HAProxy knows frontends and members, `head` what holds for all, `config` the file.
 """
 
-from services.proxy.render.config import Arrangement, Config, Limits, render
+from services.proxy.render.config import Arrangement, Config, Limits, Piece, file, piece, render
 from services.proxy.render.head import max_connections
 from services.proxy.render.part import (
     NOWHERE,
@@ -24,14 +24,17 @@ __all__ = [
     "Config",
     "Limits",
     "Part",
+    "Piece",
     "Server",
     "Slot",
     "backend_section",
+    "file",
     "frontend_part",
     "frontend_section",
     "listeners",
     "max_connections",
     "member_part",
     "owner",
+    "piece",
     "render",
 ]

@@ -78,21 +78,35 @@ class _Line(NamedTuple):
     structure: str
 
 
+class Piece(NamedTuple):
+    """One vService's sections, what of them is structure, and how many listeners they are."""
+
+    text: str
+    structure: str
+    listeners: int
+
+
 def render(services: Sequence[model.VService], wanted: Arrangement, limits: Limits) -> Config:
     """The whole file."""
     ordered = sorted(services, key=lambda vservice: vservice.name)
-    lines = [line for vservice in ordered for line in _sections(vservice, wanted)]
-    listeners = sum(
-        frontend.end_port - frontend.port + 1
-        for vservice in services
-        for frontend in vservice.frontends
-        if frontend.table in wanted.tables
-    )
+    return file([piece(vservice, wanted) for vservice in ordered], limits)
+
+
+def piece(vservice: model.VService, wanted: Arrangement) -> Piece:
+    """What the file has of one vService."""
+    lines = list(_sections(vservice, wanted))
+    ports = (frontend.end_port - frontend.port + 1 for frontend in vservice.frontends if frontend.table in wanted.tables)
+    return Piece("\n".join(line.text for line in lines), "\n".join(line.structure for line in lines), sum(ports))
+
+
+def file(pieces: Sequence[Piece], limits: Limits) -> Config:
+    """The whole file, of vServices ordered by name."""
+    connections = head.max_connections(limits.open_files, sum(each.listeners for each in pieces))
     directory = part.matching(_PATH, str(limits.engine_dir))
-    structure = head.render(head.max_connections(limits.open_files, listeners), directory, "")
-    digest = _digest([structure, *(line.structure for line in lines)])
-    top = head.render(head.max_connections(limits.open_files, listeners), directory, digest)
-    return Config("\n".join([top, *(line.text for line in lines), ""]), digest)
+    structure = head.render(connections, directory, "")
+    digest = _digest([structure, *(each.structure for each in pieces)])
+    top = head.render(connections, directory, digest)
+    return Config("\n".join([top, *(each.text for each in pieces), ""]), digest)
 
 
 def _digest(lines: Sequence[str]) -> str:

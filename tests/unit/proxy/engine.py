@@ -45,7 +45,7 @@ class Worker:
         for (line, _), count in self.connections.items():
             now[line] += count
         for (section, name), (number, server) in self.servers.items():
-            shown = plan.Seen(server, number, now[section, name], self.counted[section, name])
+            shown = plan.Seen(server, number, was_used=self.counted[section, name] > 0, is_busy=now[section, name] > 0)
             result.setdefault(section, {})[name] = shown
         return result
 

@@ -52,15 +52,17 @@ def test_a_listener_is_known_by_each_of_its_ports() -> None:
 
 def test_servers_are_as_they_were_made() -> None:
     expected = {
-        "a1.tenant-a.21": plan.Seen(render.Server("10.0.0.5:8080", 1, enabled=True), 1, 2, 2),
+        "a1.tenant-a.21": plan.Seen(render.Server("10.0.0.5:8080", 1, enabled=True), 1, was_used=True),
         "b1.tenant-b.22": plan.Seen(render.Server("10.0.0.5:0", 0, enabled=True), 2),
         "c1.tenant-a.21": plan.Seen(render.Server("[fd00::5]:8080", 3, enabled=False, max_connections=10), 3),
         # Two were sent there and found nobody.
-        "d1.tenant-a.21": plan.Seen(render.Server("10.0.0.6:8080", 256, enabled=True, max_connections=20), 4, 0, 2),
+        "d1.tenant-a.21": plan.Seen(render.Server("10.0.0.6:8080", 256, enabled=True, max_connections=20), 4, was_used=True),
         "_1.tenant-a.21": plan.Seen(render.Server(), 5),
         "_2.tenant-a.21": plan.Seen(render.Server(), 6),
     }
-    assert master.parse(LOOK).servers == {SECTION: expected}
+    found = master.parse(LOOK).servers
+    assert found == {SECTION: expected}
+    assert {name for name, seen in found[SECTION].items() if seen.is_busy} == {"a1.tenant-a.21"}
 
 
 @pytest.mark.parametrize("status", ["OPEN", "WAITING", "FULL"])

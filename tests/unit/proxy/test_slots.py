@@ -41,7 +41,7 @@ def ids(engine: Engine) -> Mapping[str, int]:
 
 
 def seen(socket: str = render.NOWHERE, number: int = 1, *, enabled: bool = True, total: int = 0) -> plan.Seen:
-    return plan.Seen(render.Server(socket, enabled=enabled), number, 0, total)
+    return plan.Seen(render.Server(socket, enabled=enabled), number, was_used=total > 0)
 
 
 def test_whatever_changes_everybody_has_a_line_of_his_own_in_the_end() -> None:
@@ -181,9 +181,7 @@ def test_a_line_of_another_namespace_is_nobodys() -> None:
     assert slots.kept(pool(), {"a1": part}, known) is None
 
 
-@pytest.mark.parametrize(
-    "used", [seen(enabled=False, total=1), seen(enabled=True), dataclasses.replace(seen(enabled=False), connections=1)]
-)
+@pytest.mark.parametrize("used", [seen(enabled=False, total=1), seen(enabled=True)])
 def test_a_spare_line_that_is_or_was_used_is_not_free(used: plan.Seen) -> None:
     part = render.Part(SECTION, "tenant-a.21", "10.0.0.1:80")
     assert slots.kept(pool(), {"a1": part}, {"_1.tenant-a.21": used}) is None

@@ -206,3 +206,44 @@ def test_lines_of_a_namespace_that_is_gone_are_not_kept() -> None:
     assert "namespace tenant-b.22" in wish.wish(desired(member("a1", 1)), engine.observed).config.text
     engine.enter(frozenset({"dmz.11", "tenant-a.21"}))
     assert "tenant-b" not in wish.wish(desired(member("a1", 1)), engine.observed).config.text
+
+
+def _circumstances() -> list[tuple[Mapping[str, str], plan.Observed]]:
+    """Each differs from the first in one of all the things on which a vService's piece may depend."""
+    tables = {**sample.TABLES, "routeTables/tenant-a": "tenant-a.77"}
+    running = Engine()
+    running.settle(desired(member("a1", 1), member("b1", 2)))
+    seen = running.observed
+    part = render.Part(SECTION, "tenant-a.21", "10.0.0.1:8080")
+    target = model.Target("tenant-a.21", ipaddress.ip_address("10.0.0.1"), 8080)
+    line, known = seen.servers[SECTION]["a1.tenant-a.21"], seen.servers[SECTION]
+    out = dataclasses.replace(line, server=dataclasses.replace(line.server, enabled=False))
+    without = dataclasses.replace(seen, servers={SECTION: {**known, "a1.tenant-a.21": out}})
+    return [
+        (sample.TABLES, seen),
+        (tables, dataclasses.replace(seen, namespaces=frozenset(tables.values()))),
+        (sample.TABLES, dataclasses.replace(seen, refused={part: plan.Refusal("in use", sample.vservice().generation)})),
+        (sample.TABLES, dataclasses.replace(seen, down={target: "no answer"})),
+        (sample.TABLES, without),
+        (sample.TABLES, dataclasses.replace(without, unknown=frozenset({target}))),
+        (sample.TABLES, dataclasses.replace(seen, servers={})),
+    ]
+
+
+def test_what_is_remembered_is_what_would_be_made() -> None:
+    (service,) = desired(member("a1", 1), member("b1", 2)).services
+    made = []
+    for before in _circumstances():
+        for tables, seen in (before, *_circumstances()):
+            remembered = wish.wish(model.Desired((service,), tables), seen)
+            assert remembered == wish.wish(model.Desired((dataclasses.replace(service),), tables), seen)
+            made.append((remembered.config.text, tuple(remembered.servers.items())))
+    assert len(set(made)) == 4
+
+
+def test_what_is_as_it_was_is_not_made_anew() -> None:
+    (service,) = desired(member("a1", 1)).services
+    before, other = wish.wish(model.Desired((service,), sample.TABLES), observed()), observed()
+    after = wish.wish(model.Desired((service,), sample.TABLES), other)
+    assert after.owners is not before.owners
+    assert list(map(id, after.servers.values())) == list(map(id, before.servers.values()))
