@@ -357,6 +357,12 @@ class EngineExited(Message, frozen=True):
     status: int
 
 
+class EngineReloaded(Message, frozen=True):
+    """Event of the launcher: an engine runs with a configuration anew, also one that the launcher tried again by itself."""
+
+    engine: str
+
+
 class AgentExited(Message, frozen=True):
     """Event of the launcher: an agent ended; it starts it again by itself."""
 
@@ -370,7 +376,7 @@ class NamespaceChanged(Message, frozen=True):
     table: str
 
 
-Event = Changed | EngineExited | AgentExited | NamespaceChanged
+Event = Changed | EngineExited | EngineReloaded | AgentExited | NamespaceChanged
 
 
 class Notice(msgspec.Struct, frozen=True, tag=True):

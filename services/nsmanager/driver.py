@@ -6,23 +6,17 @@ last is kept, because a card is looked for in all of them.
 """
 
 import asyncio
-import logging
-import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 
 from crossns import errors, names, operation
 from crossns.agent import Agent
-from crossns.launcher import Launcher
+from crossns.launcher import Launcher, follow
 from crossns.layout import Layout
-from crossns.retry import Backoff
 from services.nsmanager.model import BUILT_IN
 from services.nsmanager.plan import At, Observed, Privileged
 
 SERVICE = "nsmanager"
-BACKOFF = Backoff(0.05, 2.0, 1.0)
-
-log = logging.getLogger(__name__)
 
 
 class Device:
@@ -45,19 +39,12 @@ class Device:
         self._marked: dict[str, tuple[str, operation.Link]] = {}
 
     async def run(self) -> None:
-        """Hear its events all the time; after a break look at everything, for what happened meanwhile was not told."""
-        attempt = 0
-        while True:
-            try:
-                launcher = await self._connected_launcher()
-                for unit in await self.units():
-                    self._on_change(unit)
-                attempt = 0
-                await launcher.wait_until_closed()
-            except errors.CrossnsError as error:
-                log.info("waiting for the launcher: %s", error.message)
-                await asyncio.sleep(BACKOFF.delay(attempt, random.random()))
-                attempt += 1
+        """Hear the launcher's events all the time."""
+        await follow(self._connected_launcher, self._look_at_all)
+
+    async def _look_at_all(self) -> None:
+        for unit in await self.units():
+            self._on_change(unit)
 
     async def units(self) -> Iterable[str]:
         namespaces = await self._namespaces("")

@@ -22,11 +22,11 @@ async def build(context: Context) -> App:
     counting, access_log = driver.Counting(layout), driver.AccessLog(layout)
     checker = driver.Checker(layout, context.token, world.targets, wake)
     retirement = driver.Retirement(layout, end, counting)
-    beside = driver.Beside(lambda: checker.down, lambda: checker.unknown, retirement.shut, wake)
+    beside = driver.Beside(lambda: checker.down, lambda: checker.unknown, retirement.shut, retirement.wake, wake)
     device = driver.Device(layout, context.token, settings.from_environ(os.environ), beside)
     rooms = Rooms(world, plan.plan, plan.report, device)
     loop = Reconciler(rooms, context.backend, context.snapshot, context.keys, context.fence, {model.COLLECTION: registry})
     services = {
         "crossns.v1.VServices": (v_service_pb2_grpc.add_VServicesServicer_to_server, servicer.VServices(registry, counting.read)),
     }
-    return App(services, (loop.run, checker.run, retirement.run, access_log.run))
+    return App(services, (loop.run, device.run, checker.run, retirement.run, access_log.run))

@@ -148,6 +148,21 @@ async def test_launcher_that_died_during_a_reload_finds_out_how_it_went(
     assert await is_served(tree, "front", PORT if taken else 8081)
 
 
+async def test_each_configuration_that_an_engine_comes_up_with_is_told_of(tree: Tree, backend: operation.Namespace) -> None:
+    """Also to those who did not ask for it, or did not hear the answer."""
+    events: list[operation.Event] = []
+    other = await tree.launcher("nsmanager", on_event=events.append)
+    proxy = await tree.launcher("proxy")
+    text = config(await table(tree, "front"), backend)
+    for wanted in (text, with_listeners(text, [8081])):
+        await start(proxy, wanted)
+    await save(proxy, text)
+    await shown(other)
+    assert [event for event in events if isinstance(event, operation.EngineReloaded)] == [
+        operation.EngineReloaded(engine="haproxy")
+    ] * 2
+
+
 def on_trial() -> str:
     """Digest of the configuration that the engine is to come up with, "" where none is on trial."""
     path = LAYOUT.engine_dir("haproxy").with_name("haproxy.cfg")

@@ -15,6 +15,7 @@ import pytest
 from crossns import proc
 from crossns.testing.device import Device, doc, wait_until
 from crossns.testing.lab import Lab
+from crossns.v1 import config_pb2
 from tests.kernel.client import VIP, Client, Dial, dial, reloads, served, single
 from tests.kernel.test_proxy import A, B, engine, frontend, is_refused, plug, served_by
 from tests.kernel.test_vservice_statistics import reload
@@ -162,6 +163,21 @@ async def test_a_proxy_that_was_killed_behind_a_reload_retires_the_worker_when_i
     assert await client.is_kept()
     await client.finish()
     await seen_off(device, 1)
+
+
+async def test_a_launcher_that_is_killed_around_a_reload_leaves_no_worker_that_accepts(device: Device, lab: Lab) -> None:
+    """Wherever in it: the launcher that comes back may try the configuration once more, and nobody has asked it to."""
+    await plug(device, lab, "dmz", "a", "b")
+    for delay_s in (0.02, 0.05, 0.08, 0.11, 0.14, 0.2):
+        await device.apply(pools("a", 80, 81))
+        await seen_off(device, 1)
+        asked = await device.apply(pools("a", 80), wait=False)
+        await asyncio.sleep(delay_s)
+        await device.kill("launcher")
+        await device.wait([config_pb2.WaitTarget(name=each.name, generation=each.generation) for each in asked])
+        await seen_off(device, 1)
+        assert await is_refused(lab.hosts["dmz"], f"{VIP}:81")
+        assert set(await served_by(lab.hosts["dmz"], VIP)) == {"a"}
 
 
 async def test_a_connection_lives_through_many_reloads_and_only_its_worker_stays(device: Device, lab: Lab, dial: Dial) -> None:

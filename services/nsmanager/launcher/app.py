@@ -44,7 +44,7 @@ class Launcher:
         self._tally = session.Tally()
         self._namespaces = Namespaces(layout)
         self._agents = agents.Agents(self._loop, place.agent_records(layout), self._on_agent_exit)
-        self._engine = Engine(self._loop, layout, self._on_engine_exit)
+        self._engine = Engine(self._loop, layout, self._on_engine_exit, self._on_engine_reload)
         self._cookie = netns.cookie()
         self._sessions: session.Sessions | None = None
 
@@ -170,6 +170,9 @@ class Launcher:
 
     def _on_engine_exit(self, pid: int, status: int) -> None:
         self._notify(operation.EngineExited(engine=self._engine.name, pid=pid, status=status))
+
+    def _on_engine_reload(self) -> None:
+        self._notify(operation.EngineReloaded(engine=self._engine.name))
 
     def _on_names(self, changed: set[str]) -> None:
         # Our own additions are attached by the time they are read here.

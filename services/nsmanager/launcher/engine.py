@@ -36,14 +36,18 @@ class _Trial:
 
 
 class Engine:
-    """HAProxy. `exited(pid, status)` is called for each end that nobody asked for; it is back by itself."""
+    """HAProxy. `exited(pid, status)` is called for each end that nobody asked for; it is back by itself. `reloaded()` is called
+    each time that it has come up with a configuration, whoever wanted that."""
 
     name = "haproxy"
 
-    def __init__(self, reactor: Reactor, layout: Layout, exited: Callable[[int, int], None]) -> None:
+    def __init__(
+        self, reactor: Reactor, layout: Layout, exited: Callable[[int, int], None], reloaded: Callable[[], None]
+    ) -> None:
         self._reactor = reactor
         self._layout = layout
         self._exited = exited
+        self._reloaded = reloaded
         self._uid = layout.uid(self.name)
         self._config = place.engine_config(layout)
         self._candidate = self._config.with_suffix(".candidate")
@@ -210,6 +214,7 @@ class Engine:
             else:
                 self._close_trial()
                 records.remove(self._former)
+                self._reloaded()
                 self._answer(trial.done, self.shown() or _vanished())
 
         self._ask(trial, asked)

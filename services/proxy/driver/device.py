@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from crossns import errors, operation
-from crossns.launcher import Launcher
+from crossns.launcher import Launcher, follow
 from crossns.layout import Layout
 from services.proxy import model, plan, render
 from services.proxy.driver import ending, master
@@ -29,12 +29,13 @@ _PAUSE_S = 0.1
 @dataclass(frozen=True, slots=True)
 class Beside:
     """What the driver asks and tells: `down`, the members that do not accept connections, and `unknown`, those that were not
-    judged yet; `after_reload`, that the worker has a successor; `on_change`, with the unit, that HAProxy ended without having
-    been asked to."""
+    judged yet; `after_reload`, that the worker has a successor, and `on_reload`, that it may have; `on_change`, with the unit,
+    that HAProxy ended without having been asked to, or that nobody heard whether it did."""
 
     down: Callable[[], Mapping[model.Target, str]]
     unknown: Callable[[], frozenset[model.Target]]
     after_reload: Callable[[], Awaitable[None]]
+    on_reload: Callable[[], None]
     on_change: Callable[[str], None]
 
 
@@ -53,6 +54,14 @@ class Device:
         self._refusals.close()
         if self._launcher is not None:
             await self._launcher.close()
+
+    async def run(self) -> None:
+        """Hear the launcher's events all the time."""
+        await follow(self._connected, self._look_anew)
+
+    async def _look_anew(self) -> None:
+        self._beside.on_reload()
+        self._beside.on_change(model.UNIT)
 
     async def units(self) -> Iterable[str]:
         return (model.UNIT,)
@@ -129,8 +138,13 @@ class Device:
             return self._launcher
 
     def _on_event(self, event: operation.Event) -> None:
-        if isinstance(event, operation.EngineExited) and event.engine == ENGINE:
-            self._beside.on_change(model.UNIT)
+        match event:
+            case operation.EngineExited(engine=engine) if engine == ENGINE:
+                self._beside.on_change(model.UNIT)
+            case operation.EngineReloaded(engine=engine) if engine == ENGINE:
+                self._beside.on_reload()
+            case _:
+                pass
 
 
 async def _engine(launcher: Launcher) -> operation.Engine | None:

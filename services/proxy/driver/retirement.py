@@ -45,9 +45,13 @@ class Retirement:
         self._lock = asyncio.Lock()
         self._woken = asyncio.Event()
 
+    def wake(self) -> None:
+        """A worker may have been replaced."""
+        self._woken.set()
+
     async def shut(self) -> None:
         """What was replaced takes nothing new from here on. Where HAProxy does not answer, `run` does it later."""
-        self._woken.set()
+        self.wake()
         try:
             async with self._lock:
                 await self._replaced()

@@ -53,6 +53,10 @@ class Launcher:
                 raise self.refusal
         return None
 
+    async def wait_until_closed(self) -> None:
+        while not self.is_closed:
+            await asyncio.sleep(0)
+
     async def close(self) -> None:
         self.is_closed = True
 
@@ -107,7 +111,12 @@ class Beside:
         self.changed: list[str] = []
         # How much the launcher had been asked for when it was told of a reload.
         self.reloads: list[int] = []
+        # How often it was told that there may have been one.
+        self.woken = 0
         self._launcher = launcher
+
+    def wake(self) -> None:
+        self.woken += 1
 
     async def after_reload(self) -> None:
         self.reloads.append(len(self._launcher.calls))
@@ -120,7 +129,7 @@ def beside(launcher: Launcher) -> Beside:
 
 @pytest.fixture
 def observer(tmp_path: Path, beside: Beside) -> driver.Device:
-    told = driver.Beside(lambda: beside.down, lambda: beside.unknown, beside.after_reload, beside.changed.append)
+    told = driver.Beside(lambda: beside.down, lambda: beside.unknown, beside.after_reload, beside.wake, beside.changed.append)
     return driver.Device(Layout(run=tmp_path), operation.Token(1, 1), Settings(open_files=20_000), told)
 
 
@@ -242,6 +251,28 @@ async def test_the_end_of_the_engine_wakes_the_loop(observer: driver.Device, lau
     assert beside.changed == []
     launcher.on_event(operation.EngineExited(engine="haproxy", pid=7, status=9))
     assert beside.changed == [model.UNIT]
+
+
+async def test_a_reload_that_nobody_asked_for_is_looked_into(observer: driver.Device, launcher: Launcher, beside: Beside) -> None:
+    """The launcher tries once more what it was at when it died."""
+    await observer.observe(model.UNIT)
+    assert launcher.on_event is not None
+    launcher.on_event(operation.EngineReloaded(engine="haproxy"))
+    assert (beside.woken, beside.changed) == (1, [])
+
+
+async def test_a_launcher_that_is_back_is_found_and_everything_looked_at(
+    observer: driver.Device, launcher: Launcher, beside: Beside
+) -> None:
+    """With nobody asking for anything: whatever it did meanwhile was not told."""
+    running = asyncio.create_task(observer.run())
+    async with asyncio.timeout(5):
+        for number in (1, 2):
+            while (beside.woken, beside.changed) != (number, [model.UNIT] * number):
+                await asyncio.sleep(0)
+            launcher.is_closed = True
+    running.cancel()
+    assert launcher.sessions >= 2
 
 
 async def test_the_engine_is_stopped_by_the_launcher(observer: driver.Device, launcher: Launcher) -> None:
