@@ -151,7 +151,7 @@ async def test_launcher_that_died_during_a_reload_finds_out_how_it_went(
 async def test_each_configuration_that_an_engine_comes_up_with_is_told_of(tree: Tree, backend: operation.Namespace) -> None:
     """Also to those who did not ask for it, or did not hear the answer."""
     events: list[operation.Event] = []
-    other = await tree.launcher("nsmanager", on_event=events.append)
+    other = await tree.launcher("observer", on_event=events.append)
     proxy = await tree.launcher("proxy")
     text = config(await table(tree, "front"), backend)
     for wanted in (text, with_listeners(text, [8081])):
