@@ -123,7 +123,10 @@ class Engine(Message, frozen=True):
 
 
 class Engines(Message, frozen=True):
+    """`open_files`: how many one process of an engine may have open (RLIMIT_NOFILE, getrlimit(2))."""
+
     items: tuple[Engine, ...] = ()
+    open_files: int = 0
 
 
 class Statistics(Message, frozen=True):

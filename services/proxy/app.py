@@ -1,11 +1,9 @@
 """The proxy, wired: servicer, world, plan and driver on one store and one loop."""
 
-import os
-
 from crossns.reconcile import Reconciler, Rooms
 from crossns.service import App, Context
 from crossns.v1 import v_service_pb2_grpc
-from services.proxy import driver, model, plan, servicer, settings
+from services.proxy import driver, model, plan, servicer
 
 
 async def build(context: Context) -> App:
@@ -23,7 +21,7 @@ async def build(context: Context) -> App:
     checker = driver.Checker(layout, context.token, world.targets, wake)
     retirement = driver.Retirement(layout, end, counting)
     beside = driver.Beside(lambda: checker.down, lambda: checker.unknown, retirement.shut, retirement.wake, wake)
-    device = driver.Device(layout, context.token, settings.from_environ(os.environ), beside)
+    device = driver.Device(layout, context.token, beside)
     rooms = Rooms(world, plan.plan, plan.report, device)
     loop = Reconciler(rooms, context.backend, context.snapshot, context.keys, context.fence, {model.COLLECTION: registry})
     services = {

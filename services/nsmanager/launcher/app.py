@@ -5,6 +5,7 @@ Called by `__main__`. Its operations are short and synchronous, or answer later 
 
 import logging
 import os
+import resource
 import signal
 import socket
 from functools import partial
@@ -109,7 +110,8 @@ class Launcher:
                 self._engine.stop(lambda: answer(None))
             case operation.ListEngines():
                 shown = self._engine.shown()
-                answer(operation.Engines(items=(shown,) if shown else ()))
+                _, open_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+                answer(operation.Engines(items=(shown,) if shown else (), open_files=open_files))
             case operation.Statistics():
                 answer(self._tally.counters())
 

@@ -15,7 +15,6 @@ from crossns.layout import Layout
 from services.proxy import model, plan, render
 from services.proxy.driver import ending, master
 from services.proxy.driver.refusals import Refusals
-from services.proxy.settings import Settings
 
 SERVICE = "proxy"
 ENGINE: Final = "haproxy"
@@ -40,10 +39,9 @@ class Beside:
 
 
 class Device:
-    def __init__(self, layout: Layout, token: operation.Token, settings: Settings, beside: Beside) -> None:
+    def __init__(self, layout: Layout, token: operation.Token, beside: Beside) -> None:
         self._layout = layout
         self._token = token
-        self._limits = render.Limits(settings.open_files, layout.engine_dir(ENGINE))
         self._beside = beside
         self._launcher: Launcher | None = None
         # The loop is not the only one that asks: `end_workers`.
@@ -71,9 +69,9 @@ class Device:
         namespaces = await launcher.call(operation.ListNamespaces())
         if not isinstance(namespaces, operation.Namespaces):
             raise errors.InvariantError("the launcher answered something else than what was asked")
-        engine, seen = await self._answering(launcher)
+        engine, limits, seen = await self._answering(launcher)
         return plan.Observed(
-            limits=self._limits,
+            limits=limits,
             running=engine is not None,
             digest=engine.config_digest if engine is not None else "",
             structure=seen.structure,
@@ -119,17 +117,26 @@ class Device:
         await asyncio.sleep(_PAUSE_S)
         await ending.end(self._layout.haproxy_master, op.ended)
 
-    async def _answering(self, launcher: Launcher) -> tuple[operation.Engine | None, master.Look]:
+    async def _answering(self, launcher: Launcher) -> tuple[operation.Engine | None, render.Limits, master.Look]:
         """The engine (None where there is none), and what it told of itself; nothing, where it did not in time."""
         deadline = asyncio.get_running_loop().time() + _BACK_MAX_S
-        while (engine := await _engine(launcher)) is not None:
+        while True:
+            engine, limits = await self._engine(launcher)
+            if engine is None:
+                return None, limits, master.Look()
             try:
-                return engine, await master.look(self._layout.haproxy_master)
+                return engine, limits, await master.look(self._layout.haproxy_master)
             except errors.EngineUnavailable:
                 if asyncio.get_running_loop().time() > deadline:
-                    break
+                    return engine, limits, master.Look()
                 await asyncio.sleep(_STEP_S)
-        return engine, master.Look()
+
+    async def _engine(self, launcher: Launcher) -> tuple[operation.Engine | None, render.Limits]:
+        engines = await launcher.call(operation.ListEngines())
+        if not isinstance(engines, operation.Engines):
+            raise errors.InvariantError("the launcher answered something else than what was asked")
+        engine = next((each for each in engines.items if each.engine == ENGINE), None)
+        return engine, render.Limits(engines.open_files, self._layout.engine_dir(ENGINE))
 
     async def _connected(self) -> Launcher:
         async with self._connecting:
@@ -145,10 +152,3 @@ class Device:
                 self._beside.on_reload()
             case _:
                 pass
-
-
-async def _engine(launcher: Launcher) -> operation.Engine | None:
-    engines = await launcher.call(operation.ListEngines())
-    if not isinstance(engines, operation.Engines):
-        raise errors.InvariantError("the launcher answered something else than what was asked")
-    return next((each for each in engines.items if each.engine == ENGINE), None)

@@ -64,9 +64,18 @@ def v_service(message: v_service_pb2.VService) -> VService:
         return _parse_frontend(frontend, field, [pool.name for pool in pools])
 
     frontends = _parse_each(spec.frontends, "spec.frontends", FRONTENDS_MAX, parse_frontend)
+    _check_ports(frontends)
     _check_sockets(frontends)
-    timeouts = _parse_timeouts(spec.timeouts, protocol)
-    return VService(message.name, frontends, pools, message.generation, protocol, timeouts, spec.access_log)
+    return VService(
+        name=message.name,
+        frontends=frontends,
+        pools=pools,
+        generation=message.generation,
+        protocol=protocol,
+        timeouts=_parse_timeouts(spec.timeouts, protocol),
+        access_log=spec.access_log,
+        created_ns=message.create_time.ToNanoseconds(),
+    )
 
 
 def _parse_frontend(message: v_service_pb2.Frontend, field: str, pools: Sequence[str]) -> Frontend:
@@ -160,6 +169,14 @@ def _parse_pool_choice(pool: str, field: str, pools: Sequence[str]) -> str:
         shown = errors.bounded(repr(pool))
         raise errors.InvalidSpec(field, f"{shown} is not one of spec.pools: give one of {choice}", value=shown)
     return pool
+
+
+def _check_ports(frontends: Sequence[Frontend]) -> None:
+    """Each is a listener, of which the device has only so many."""
+    count = sum(frontend.ports for frontend in frontends)
+    if count > PORTS_MAX:
+        message = f"{count} ports in all are too many: give ranges with at most {PORTS_MAX}, or another vService some of them"
+        raise errors.InvalidSpec("spec.frontends", message, count=count, max=PORTS_MAX)
 
 
 def _check_sockets(frontends: Sequence[Frontend]) -> None:

@@ -52,6 +52,10 @@ class Frontend:
     accept_proxy: bool = False
     limits: Limits = field(default_factory=Limits)
 
+    @property
+    def ports(self) -> int:
+        return self.end_port - self.port + 1
+
     @cached_property
     def sockets(self) -> tuple[str, ...]:
         """`10.0.0.5:80`, `[fd00::5]:80`; one for each port."""
@@ -87,7 +91,8 @@ class Pool:
 
 @dataclass(frozen=True, slots=True)
 class VService:
-    """`name` is the resource name. `memo`, which is no part of the value, keeps what was last made of it."""
+    """`name` is the resource name, `created_ns` is in nanoseconds of the epoch. `memo`, which is no part of the value, keeps what
+    was last made of it."""
 
     name: str
     frontends: tuple[Frontend, ...]
@@ -96,6 +101,7 @@ class VService:
     protocol: Protocol = "tcp"
     timeouts: Timeouts = field(default_factory=Timeouts)
     access_log: bool = False
+    created_ns: int = 0
     memo: dict[str, tuple[object, object]] = field(default_factory=dict, init=False, compare=False, repr=False)
 
 

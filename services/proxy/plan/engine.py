@@ -3,16 +3,18 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from services.proxy import model, render
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why HAProxy did not start with a part of a vService that was of this generation."""
+    """Why HAProxy did not start with a part of a vService that was of this generation, or would not."""
 
     words: str
     generation: int
+    reason: Literal["ENGINE_REFUSED", "LISTENERS_EXHAUSTED"] = "ENGINE_REFUSED"
 
 
 @dataclass(frozen=True, slots=True)

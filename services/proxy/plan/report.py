@@ -87,8 +87,9 @@ def _round(desired: model.Desired, observed: Observed) -> _Round:
     wanted = wish.wish(desired, observed)
     is_current = wanted.config.structure == observed.structure and not difference.closed(desired, observed)
     # What was refused of another generation says nothing of this one.
-    refused = {part: observed.refused[part] for part in wish.left_out(desired, observed)}
-    return _Round(replace(observed, refused=refused), wish.entered(desired, observed), wanted, is_current)
+    return _Round(
+        replace(observed, refused=wish.left_out(desired, observed)), wish.entered(desired, observed), wanted, is_current
+    )
 
 
 def _vservice(vservice: model.VService, judged: _Round, previous: Status | None) -> v_service_pb2.VServiceStatus:
@@ -156,10 +157,10 @@ def _absent(name: str, table: str) -> _Judgement:
 def _judge(name: str, part: render.Part, judged: _Round, *, is_taken: bool) -> _Judgement:
     if is_taken:
         return _Judgement(name)
-    refused = judged.observed.refused
-    if part in refused:
-        words = f"left out, because HAProxy does not start with it (is its port in use?): {refused[part].words}"
-        return _Judgement(name, "ENGINE_REFUSED", words)
+    refusal = judged.observed.refused.get(part)
+    if refusal is not None:
+        why = "left out, because HAProxy does not start with it (is its port in use?): "
+        return _Judgement(name, refusal.reason, f"{why if refusal.reason == 'ENGINE_REFUSED' else ''}{refusal.words}")
     return _Judgement(name, judged.reason, judged.message)
 
 

@@ -5,13 +5,13 @@ which nothing is different from the last time, what was made of it then is taken
 """
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from services.proxy import model, render
-from services.proxy.plan import slots
-from services.proxy.plan.engine import Observed, Seen
+from services.proxy.plan import room, slots
+from services.proxy.plan.engine import Observed, Refusal, Seen
 
 _Line = tuple[str, str]
 _Assign = Callable[
@@ -74,12 +74,15 @@ def entered(desired: model.Desired, observed: Observed) -> Mapping[str, str]:
 
 
 @functools.lru_cache(maxsize=1)
-def left_out(desired: model.Desired, observed: Observed) -> frozenset[render.Part]:
-    """What HAProxy did not start with, but for vServices that are others now."""
+def left_out(desired: model.Desired, observed: Observed) -> Mapping[render.Part, Refusal]:
+    """What HAProxy did not start with, but for vServices that are others now; and what it has no room for."""
     generations = {vservice.name: vservice.generation for vservice in desired.services}
-    return frozenset(
-        part for part, refusal in observed.refused.items() if generations.get(render.owner(part.section)) == refusal.generation
-    )
+    refused: dict[render.Part, Refusal] = {
+        part: refusal
+        for part, refusal in observed.refused.items()
+        if generations.get(render.owner(part.section)) == refusal.generation
+    }
+    return refused | dict(room.crowded_out(desired, observed, entered(desired, observed)))
 
 
 def served(
@@ -92,10 +95,10 @@ def served(
 
 def _wish(desired: model.Desired, observed: Observed, assign: _Assign) -> Wish | None:
     """None where a member finds no line."""
-    tables, refused = entered(desired, observed), left_out(desired, observed)
+    tables, out = entered(desired, observed), _by_owner(left_out(desired, observed))
     pieces: list[_Piece] = []
     for vservice in sorted(desired.services, key=lambda vservice: vservice.name):
-        piece = _remembered(vservice, _around(vservice, tables, refused, observed), assign)
+        piece = _remembered(vservice, _around(vservice, tables, out.get(vservice.name, frozenset()), observed), assign)
         if piece is None:
             return None
         pieces.append(piece)
@@ -107,14 +110,22 @@ def _wish(desired: model.Desired, observed: Observed, assign: _Assign) -> Wish |
     )
 
 
-def _around(vservice: model.VService, tables: Mapping[str, str], refused: frozenset[render.Part], observed: Observed) -> _Around:
+def _by_owner(parts: Iterable[render.Part]) -> Mapping[str, frozenset[render.Part]]:
+    found: dict[str, frozenset[render.Part]] = {}
+    for each in parts:
+        owner = render.owner(each.section)
+        found[owner] = found.get(owner, frozenset()) | {each}
+    return found
+
+
+def _around(vservice: model.VService, tables: Mapping[str, str], out: frozenset[render.Part], observed: Observed) -> _Around:
     named = {frontend.table for frontend in vservice.frontends}
     named.update(member.table for pool in vservice.pools for member in pool.members)
     sections = [render.backend_section(vservice.name, pool.name) for pool in vservice.pools]
     own = frozenset(_targets(vservice, tables)) if observed.down or observed.unknown else frozenset()
     return _Around(
         tables={table: tables[table] for table in named if table in tables},
-        left_out=frozenset(part for part in refused if render.owner(part.section) == vservice.name),
+        left_out=out,
         servers={section: observed.servers[section] for section in sections if section in observed.servers},
         down=own & observed.down.keys(),
         unknown=own & observed.unknown,

@@ -4,7 +4,7 @@
 """
 
 from services.proxy.render.config import Arrangement, Config, Limits, Piece, file, piece, render
-from services.proxy.render.head import max_connections
+from services.proxy.render.head import max_connections, max_listeners
 from services.proxy.render.part import (
     NOWHERE,
     Part,
@@ -33,6 +33,7 @@ __all__ = [
     "frontend_section",
     "listeners",
     "max_connections",
+    "max_listeners",
     "member_part",
     "owner",
     "piece",

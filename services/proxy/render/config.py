@@ -95,8 +95,8 @@ def render(services: Sequence[model.VService], wanted: Arrangement, limits: Limi
 def piece(vservice: model.VService, wanted: Arrangement) -> Piece:
     """What the file has of one vService."""
     lines = list(_sections(vservice, wanted))
-    ports = (frontend.end_port - frontend.port + 1 for frontend in vservice.frontends if frontend.table in wanted.tables)
-    return Piece("\n".join(line.text for line in lines), "\n".join(line.structure for line in lines), sum(ports))
+    ports = sum(frontend.ports for frontend, _ in _listening(vservice, wanted))
+    return Piece("\n".join(line.text for line in lines), "\n".join(line.structure for line in lines), ports)
 
 
 def file(pieces: Sequence[Piece], limits: Limits) -> Config:
@@ -116,16 +116,21 @@ def _digest(lines: Sequence[str]) -> str:
 def _sections(vservice: model.VService, wanted: Arrangement) -> Iterator[_Line]:
     """A pool without members is there too: HAProxy refuses its clients at once, where a missing one would stop HAProxy."""
     defaults = part.chosen(_DEFAULTS, vservice.protocol)
-    for frontend in sorted(vservice.frontends, key=lambda frontend: frontend.name):
-        listener = part.frontend_part(vservice.name, frontend, wanted.tables)
-        if listener is not None and listener not in wanted.left_out:
-            yield from _section(f"frontend {listener.section} from {defaults}", _frontend(vservice, frontend, listener))
+    for frontend, listener in _listening(vservice, wanted):
+        yield from _section(f"frontend {listener.section} from {defaults}", _frontend(vservice, frontend, listener))
     for pool in sorted(vservice.pools, key=lambda pool: pool.name):
         section = part.backend_section(vservice.name, pool.name)
         balance = part.chosen(_ALGORITHMS, pool.algorithm)
         yield from _section(f"backend {section} from {defaults}", [*balance, *_member_side(vservice)])
         for slot in wanted.slots.get(section, ()):
             yield _server(slot, wanted.servers[section, slot.name], pool)
+
+
+def _listening(vservice: model.VService, wanted: Arrangement) -> Iterator[tuple[model.Frontend, Part]]:
+    for frontend in sorted(vservice.frontends, key=lambda frontend: frontend.name):
+        listener = part.frontend_part(vservice.name, frontend, wanted.tables)
+        if listener is not None and listener not in wanted.left_out:
+            yield frontend, listener
 
 
 def _section(title: str, lines: Sequence[str]) -> Iterator[_Line]:

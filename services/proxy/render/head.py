@@ -32,6 +32,8 @@ global
 
 defaults tcp
     mode tcp
+    # Where a frontend has no limit of its own: whoever takes all that he can get leaves as much to the others.
+    maxconn {share}
     timeout connect 5s
     timeout client 1h
     timeout server 1h
@@ -50,6 +52,7 @@ defaults tcp
 
 defaults http
     mode http
+    maxconn {share}
     timeout connect 5s
     timeout client 60s
     timeout server 60s
@@ -70,11 +73,17 @@ def render(connections: int, directory: str, structure: str) -> str:
     """`directory` is where the sockets are; `structure` the digest by which the running text is known."""
     return _TEXT.rstrip().format(
         connections=connections,
+        share=max(connections // 2, 1),
         grace=_GRACE,
         directory=directory,
         structure=structure,
         line_bytes=access.LINE_MAX_BYTES,
     )
+
+
+def max_listeners(open_files: int) -> int:
+    """Half of the files, so that the other half is always there for connections."""
+    return max((open_files - _FILES_RESERVED) // 2, 0)
 
 
 def max_connections(open_files: int, listeners: int) -> int:

@@ -14,7 +14,6 @@ from crossns.layout import Layout
 from crossns.retry import Backoff
 from services.proxy import driver, model, plan, render
 from services.proxy.driver import device, ending, refusals
-from services.proxy.settings import Settings
 from tests.unit.proxy import sample
 
 LOOK = (Path(__file__).parents[2] / "testdata" / "proxy" / "show-stat.txt").read_text(encoding="utf-8")
@@ -130,7 +129,7 @@ def beside(launcher: Launcher) -> Beside:
 @pytest.fixture
 def observer(tmp_path: Path, beside: Beside) -> driver.Device:
     told = driver.Beside(lambda: beside.down, lambda: beside.unknown, beside.after_reload, beside.wake, beside.changed.append)
-    return driver.Device(Layout(run=tmp_path), operation.Token(1, 1), Settings(open_files=20_000), told)
+    return driver.Device(Layout(run=tmp_path), operation.Token(1, 1), told)
 
 
 def running(pid: int = 7, reloads: int = 0) -> operation.Engine:

@@ -221,6 +221,19 @@ def test_ranges_of_two_frontends_do_not_overlap(port: int, last: int, where: int
     assert f"dmz listens on 203.0.113.10:{where} in routeTables/dmz already" in error.message
 
 
+def test_a_vservice_has_only_so_many_ports_in_all() -> None:
+    def change(spec: v_service_pb2.VServiceSpec, more: int = 1) -> None:
+        spec.frontends[0].port, spec.frontends[0].end_port = 1, 1000
+        spec.frontends.add(name="other", route_table="routeTables/dmz", address="203.0.113.10", port=2001, end_port=2024 + more)
+
+    error = refused(change)
+    assert error.metadata["field"] == "spec.frontends"
+    assert "1025 ports" in error.message
+    message = sample.message()
+    change(message.spec, more=0)
+    assert sum(frontend.ports for frontend in model.v_service(message).frontends) == 1024
+
+
 def test_an_address_in_another_spelling_is_the_same_vip() -> None:
     def change(spec: v_service_pb2.VServiceSpec) -> None:
         spec.frontends.add(name="six", route_table="routeTables/dmz", address="fd00::1", port=80)
