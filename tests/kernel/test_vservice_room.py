@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import pytest_asyncio
 
+from crossns import errors
 from crossns.testing.device import Device, wait_until
 from crossns.testing.lab import Host, Lab
 from crossns.v1 import v_service_pb2
@@ -31,7 +32,14 @@ async def limited(device: Device) -> AsyncIterator[None]:
     yield
     await device.clear()
     await device.kill("launcher")
-    await wait_until(device.serves)
+    await wait_until(lambda: _answers(device))
+
+
+async def _answers(device: Device) -> bool:
+    with contextlib.suppress(errors.TemporaryError):
+        await device.kernel_writes()
+        return True
+    return False
 
 
 @contextlib.contextmanager

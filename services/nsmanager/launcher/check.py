@@ -1,7 +1,8 @@
-"""Asks HAProxy whether it takes a configuration, before the configuration counts.
+"""Looks at a configuration before HAProxy sees it, and asks HAProxy about one that is only kept.
 
-Called by `engine`. The directives are looked at first: HAProxy itself never sees a file that may not run. The check is a process
-of its own, confined as the engine is, and never holds up the loop.
+Called by `engine`. The directives are looked at first: HAProxy itself never sees a file that may not run. HAProxy is asked in a
+process of its own, confined as the engine is, that never holds up the loop. What it shall run with it is not asked about: its
+start or reload tells as much, and of the listeners, too.
 """
 
 import os
@@ -29,18 +30,29 @@ class Check:
         # Sections of the last configuration whose directives were looked at.
         self._passed: frozenset[bytes] = frozenset()
 
-    def run(self, config: str, done: Done) -> None:
-        """Write `config` to the candidate and call `done` with None where HAProxy takes it, with the error where it does not."""
+    def admit(self, config: str) -> errors.CrossnsError | None:
+        """Write `config` to the candidate, or say why it may not run."""
         try:
             self._passed = directive.check(config, self._layout.engine_dir("haproxy"), self._passed)
             if not os.access(HAPROXY, os.X_OK):
                 raise _unavailable(f"{HAPROXY} is not there: install haproxy")
             records.write_bytes(self._candidate, config.encode(), mode=0o640, gid=self._layout.uid("haproxy"))
-            self._ask(done)
         except OSError as error:
-            done(_unavailable(f"cannot check a configuration: {error}"))
+            return _unavailable(f"cannot check a configuration: {error}")
         except errors.CrossnsError as error:
+            return error
+        return None
+
+    def run(self, config: str, done: Done) -> None:
+        """The same, and call `done` with None where HAProxy takes the candidate, with the error where it does not."""
+        error = self.admit(config)
+        if error:
             done(error)
+            return
+        try:
+            self._ask(done)
+        except OSError as failure:
+            done(_unavailable(f"cannot check a configuration: {failure}"))
 
     def _ask(self, done: Done) -> None:
         output = os.memfd_create("check", os.MFD_CLOEXEC)

@@ -1,4 +1,4 @@
-"""One engine: its configuration checked before it counts, its process started, reloaded, watched and started again.
+"""One engine: its process started, reloaded, watched and started again; a configuration counts once it has come up with it.
 
 Called by the launcher. The invariant: the file beside the engine's directory is the last configuration that the engine
 accepted, and while that file is there the engine runs; a refused one never touches it. While another one is on trial, the
@@ -95,12 +95,27 @@ class Engine:
         return operation.Engine(engine=self.name, pid=pid, config_digest=digest, restarts=self.restarts, reloads=self.reloads)
 
     def apply(self, config: str, done: Done) -> None:
-        """Check `config`, then start or reload with it."""
-        self._queue(lambda: self._check(config, self._run, done))
+        """Start or reload with `config`: the engine itself says best whether it takes it."""
+
+        def admitted() -> None:
+            error = self._checks.admit(config)
+            if error:
+                self._answer(done, error)
+            else:
+                self._run(done)
+
+        self._queue(admitted)
 
     def save(self, config: str, done: Done) -> None:
         """Check `config` and keep it for the next start; what runs is left alone."""
-        self._queue(lambda: self._check(config, self._keep, done))
+
+        def checked(error: errors.CrossnsError | None) -> None:
+            if error:
+                self._answer(done, error)
+            else:
+                self._keep(done)
+
+        self._queue(lambda: self._checks.run(config, checked))
 
     def end_workers(self, pids: Collection[int], done: Callable[[], None]) -> None:
         """Those of them that a reload has replaced, as the master says."""
@@ -127,15 +142,6 @@ class Engine:
         self._busy = bool(self._waiting)
         if self._busy:
             self._waiting.popleft()()
-
-    def _check(self, config: str, use: Callable[[Done], None], done: Done) -> None:
-        def checked(error: errors.CrossnsError | None) -> None:
-            if error:
-                self._answer(done, error)
-            else:
-                use(done)
-
-        self._checks.run(config, checked)
 
     def _answer(self, done: Done, outcome: operation.Engine | errors.CrossnsError) -> None:
         done(outcome)
