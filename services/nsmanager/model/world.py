@@ -99,7 +99,8 @@ class World:
         return self._concerned(name, value)
 
     def _drop(self, name: str) -> set[str]:
-        value = self._living.pop(name, None) or self._leaving.pop(name, None)
+        living, leaving = self._living.pop(name, None), self._leaving.pop(name, None)
+        value = living or leaving
         if value is None:
             return set()
         for table in _tables(value):
@@ -107,7 +108,8 @@ class World:
         for base in _interfaces(value):
             self._built_on[base].discard(name)
         self._links.pop(name, None)
-        return self._concerned(name, value)
+        # What was leaving goes only when nothing of it is there any more.
+        return self._concerned(name, value) if living else set()
 
     def _concerned(self, name: str, value: Value) -> set[str]:
         above = [self._living[other] for other in self._built_on.get(name, ()) if other in self._living]

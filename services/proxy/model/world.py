@@ -24,7 +24,12 @@ class World:
         value = change.entry.value if change.entry is not None else None
         match family, names.collection(name):
             case "desired", "vServices":
+                # What was leaving goes only when HAProxy has nothing of it any more.
+                has_left = value is None and name in self._leaving
                 self._take_service(name, value)
+                if has_left:
+                    self._desired = None
+                    return ()
             case "status", "routeTables" if service == names.owner(name) and self._take_table(name, value):
                 pass
             case _:
