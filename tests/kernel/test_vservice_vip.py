@@ -29,7 +29,7 @@ _ICMPV6, _NEIGHBOR_ADVERTISEMENT = 58, 136
 # The MAC address of the device's card.
 CARD_MAC, OTHER_MAC = "02:00:00:00:00:01", "02:00:00:00:00:99"
 # A new address is announced by the time that it is said to be there, and again 2 s later (RFC 5227, 2.3).
-AT_ONCE_S = 0.5
+AT_ONCE_S, ONCE_MORE_S = 0.5, 2.5
 # As addresses of a link.
 ENTIRE = {f"{VIP}/32", f"{VIP6}/128"}
 
@@ -52,9 +52,9 @@ async def listening(host: Host) -> AsyncIterator[Callable[..., Awaitable[dict[st
     with socket_in(host.namespace, socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL)) as ear:
         ear.setblocking(False)  # noqa: FBT003 - the name of the parameter is the method's
 
-        async def hear(*wanted: str) -> dict[str, str]:
+        async def hear(*wanted: str, within_s: float = AT_ONCE_S) -> dict[str, str]:
             heard: dict[str, str] = {}
-            async with asyncio.timeout(AT_ONCE_S):
+            async with asyncio.timeout(within_s):
                 while not heard.keys() >= set(wanted):
                     told = announced(await loop.sock_recv(ear, 2048))
                     heard |= [told] if told is not None and told[0] in wanted else []
@@ -140,6 +140,26 @@ async def test_new_vips_are_announced_and_replace_what_neighbours_knew(device: D
     for vip, target in ((VIP, VIP), (VIP6, f"[{VIP6}]")):
         assert await neighbor(host, vip) == card["address"]
         assert await is_served(host, target)
+
+
+async def test_vips_that_stay_are_announced_once_more(device: Device, lab: Lab) -> None:
+    await plug(device, lab, "dmz", "a")
+    async with listening(lab.hosts["dmz"]) as hear:
+        await device.apply(vservice("web", frontend("four", "dmz", VIP), frontend("six", "dmz", VIP6), main=[A]))
+        told = await hear(VIP, VIP6)
+        assert await hear(VIP, VIP6, within_s=ONCE_MORE_S) == told
+
+
+@pytest.mark.parametrize("vip", [VIP, VIP6])
+async def test_a_vip_that_goes_at_once_is_not_announced_once_more(device: Device, lab: Lab, vip: str) -> None:
+    """Somebody else may have it by then."""
+    await plug(device, lab, "dmz", "a")
+    async with listening(lab.hosts["dmz"]) as hear:
+        await device.apply(single(A, entry={"address": vip}))
+        await hear(vip)
+        await device.delete("vServices/web")
+        with pytest.raises(TimeoutError):
+            await hear(vip, within_s=ONCE_MORE_S)
 
 
 async def test_vips_in_two_tables_are_told_of_at_each_change(device: Device, lab: Lab) -> None:

@@ -9,8 +9,9 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from pyroute2.netlink.rtnl import RTM_DELADDR, RTM_NEWADDR
+from pyroute2.netlink.rtnl import RTM_DELADDR, RTM_GETROUTE, RTM_NEWADDR
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
+from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from crossns import errors, operation
 from services.nsmanager.agent import links, observe
@@ -19,6 +20,9 @@ from services.nsmanager.agent.rtnl import NLM_F_CREATE, NLM_F_EXCL, Refused, Rtn
 # linux/if_addr.h: usable at once. Whoever else may have the address is told by the announcement.
 _IFA_F_NODAD = 0x02
 _RT_SCOPE_HOST = 254
+# linux/rtnetlink.h
+_RTM_F_FIB_MATCH = 0x2000
+_RTN_LOCAL = 2
 
 
 def add(rtnl: Rtnl, wanted: operation.AddAddress, announce: Callable[[operation.Link, str], None]) -> None:
@@ -45,6 +49,21 @@ def remove(rtnl: Rtnl, wanted: operation.RemoveAddress) -> None:
     except Refused as refused:
         if refused.code not in {errno.EADDRNOTAVAIL, errno.ENODEV}:
             raise fault(refused, f"remove {wanted.prefix} from {wanted.link}", address=wanted.prefix) from refused
+
+
+def is_there(rtnl: Rtnl, link: operation.Link, address: str) -> bool:
+    """Whether that very link has the address still, as the kernel's local routes say: among thousands it is found at once."""
+    ip = ipaddress.ip_address(address)
+    request = rtmsg()
+    request["family"] = socket.AF_INET if ip.version == 4 else socket.AF_INET6
+    request["dst_len"] = ip.max_prefixlen
+    request["flags"] = _RTM_F_FIB_MATCH
+    request["attrs"] = [("RTA_DST", address), ("RTA_OIF", link.index)]
+    try:
+        (route,) = rtnl.get(RTM_GETROUTE, request)
+        return route["type"] == _RTN_LOCAL and socket.if_nametoindex(link.name) == link.index
+    except (Refused, OSError):
+        return False
 
 
 def with_promotion(link: operation.Link, act: Callable[[], None]) -> None:

@@ -1,6 +1,7 @@
 """Tells the neighbours of an address that it is here now: gratuitous ARP (RFC 5227) and unsolicited NA (RFC 4861 7.2.6).
 
-Called after an address was added. An announcement that cannot be sent is no failure of the address.
+Called after an address was added. An announcement that cannot be sent is no failure of the address. Nothing is announced that has
+gone meanwhile: an address that moved would be taken from its new owner.
 """
 
 import contextlib
@@ -23,8 +24,10 @@ _OVERRIDE = 0x20000000
 _OPTION_TARGET_LINK_LAYER = 2
 
 
-def announce(link: operation.Link, address: str, later: Callable[[float, Callable[[], None]], object]) -> None:
-    """Now and once more; `later(delay_s, call)` is the loop's."""
+def announce(
+    link: operation.Link, address: str, is_there: Callable[[], bool], later: Callable[[float, Callable[[], None]], object]
+) -> None:
+    """Now, and once more if the link has the address then (`is_there`); `later(delay_s, call)` is the loop's."""
     if not link.mac or link.kind == "loopback":
         return
     send = _send_arp if ipaddress.ip_address(address).version == 4 else _send_advertisement
@@ -34,8 +37,12 @@ def announce(link: operation.Link, address: str, later: Callable[[float, Callabl
         with contextlib.suppress(OSError):
             send(link, address)
 
+    def again() -> None:
+        if is_there():
+            once()
+
     once()
-    later(_INTERVAL_S, once)
+    later(_INTERVAL_S, again)
 
 
 def _hardware(link: operation.Link) -> bytes:

@@ -78,7 +78,7 @@ class Operations:
                 self._set_sysctl(wanted)
 
     def _announce(self, link: operation.Link, address: str) -> None:
-        announce.announce(link, address, self._later)
+        announce.announce(link, address, lambda: addresses.is_there(self._rtnl, link, address), self._later)
 
     def _set_sysctl(self, wanted: operation.SetSysctl) -> None:
         path = observe.sysctl_path(wanted.name)

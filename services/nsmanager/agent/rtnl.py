@@ -73,6 +73,11 @@ class Rtnl:
             pass
         self.tally.writes += 1
 
+    def get(self, kind: int, message: nlmsg) -> list[nlmsg]:
+        """What the kernel answers to one question; raises Refused."""
+        self._send(kind, message, NLM_F_REQUEST | NLM_F_ACK)
+        return [reply for _, reply in self._replies() if reply is not None]
+
     def dump(self, kind: int, message: nlmsg) -> list[nlmsg]:
         """A consistent dump (NLM_F_DUMP_INTR means that it was not); AgentUnavailable when there is none to be had."""
         for _ in range(_DUMP_TRIES):
