@@ -80,7 +80,7 @@ class Device:
             namespaces=frozenset(f"{each.table}.{each.cookie}" for each in namespaces.items if each.cookie),
             down=self._beside.down(),
             unknown=self._beside.unknown(),
-            refused=self._refusals.current,
+            refused=self._refusals.leave_out(),
         )
 
     async def apply(self, op: plan.Operation) -> None:
