@@ -41,7 +41,8 @@ def parts(config: str) -> Mapping[int, render.Part]:
                 section = title
             case ["bind", socket, "namespace", namespace, *_]:
                 found[number] = render.Part(section, namespace, socket.partition("@")[2])
-            case ["server", name, address, *_] if not name.startswith("_"):
+            case ["server", name, address, *_] if not address.endswith(f"@{render.NOWHERE}"):
+                # Also on a spare line, which has another name than its member.
                 socket = address.partition("@")[2]
                 found[number] = render.Part(section, name.partition(".")[2], socket if _PORT.search(socket) else f"{socket}:0")
     return found

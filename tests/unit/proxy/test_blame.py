@@ -98,6 +98,9 @@ def test_what_is_said_at_length_is_shown_on_one_short_line() -> None:
         ("    server m.dmz.11 ipv4@10.0.0.5 id 1 namespace dmz.11 weight 1", "10.0.0.5:0"),
         ("    server m.dmz.11 ipv6@[fd00::5] id 1 namespace dmz.11 send-proxy weight 1 disabled", "[fd00::5]:0"),
         ("    server m.dmz.11 ipv6@[fd00::5]:80 id 1 namespace dmz.11 weight 0 maxconn 5", "[fd00::5]:80"),
+        # A member that came without a reload.
+        ("    server _2.dmz.11 ipv4@10.0.0.5:80 id 1 namespace dmz.11 weight 1", "10.0.0.5:80"),
+        ("    server _1.dmz.11 ipv6@[fd00::5]:80 id 1 namespace dmz.11 weight 1 disabled", "[fd00::5]:80"),
     ],
 )
 def test_a_part_is_found_by_its_line_whatever_else_stands_there(line: str, socket: str) -> None:
@@ -105,6 +108,8 @@ def test_a_part_is_found_by_its_line_whatever_else_stands_there(line: str, socke
     assert blame.parts(config) == {3: render.Part("vs.a.po.b", "dmz.11", socket)}
 
 
-def test_a_line_that_is_nobodys_is_not_to_blame() -> None:
-    config = "backend vs.a.po.b from tcp\n    server _1.dmz.11 ipv4@255.255.255.255:1 id 1 namespace dmz.11 weight 1 disabled\n"
-    assert blame.parts(config) == {}
+@pytest.mark.parametrize("name", ["_1", "m"])
+def test_a_line_that_is_nobodys_is_not_to_blame(name: str) -> None:
+    """One that was made for whoever comes, and one whose member has gone."""
+    line = f"    server {name}.dmz.11 ipv4@255.255.255.255:1 id 1 namespace dmz.11 weight 1 disabled"
+    assert blame.parts(f"backend vs.a.po.b from tcp\n{line}\n") == {}

@@ -248,6 +248,21 @@ def test_a_part_that_the_check_names_is_left_out_at_once() -> None:
     assert len([line for line in engine.servers if line[1].startswith("a1.")]) == 19
 
 
+def test_a_member_on_a_spare_line_that_the_check_names_is_left_out_alone() -> None:
+    engine = Engine()
+    engine.settle(with_members(member()))
+    both = with_members(member(), member("b1", 6))
+    engine.settle(both)
+    assert len(engine.starts) == 1
+    engine.faulty = frozenset({sample.server(host=6)})
+    # A listener that has closed is opened by a reload with the same lines.
+    engine.observed = dataclasses.replace(engine.observed, listeners=frozenset())
+    engine.settle(both)
+    assert set(engine.observed.refused) == engine.faulty
+    assert engine.observed.listeners == {sample.listener()}
+    assert {server.socket for server in engine.servers.values() if server.enabled} == {"10.0.0.5:8080"}
+
+
 def test_a_lone_listener_that_cannot_be_opened_does_not_stop_what_runs() -> None:
     engine = Engine(held=frozenset({sample.listener("b", port=81)}))
     engine.settle(desired(sample.vservice("a")))
