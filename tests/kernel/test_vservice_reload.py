@@ -98,6 +98,17 @@ async def test_a_kept_http_connection_is_answered_once_more_though_that_takes_a_
         await seen_off(device, 1)
 
 
+async def test_an_ordinary_reload_is_no_news_to_the_operator(device: Device, lab: Lab) -> None:
+    await plug(device, lab, "dmz", "office", "a")
+    await device.apply(single(A))
+    mark = len(device.log)
+    # What is said of the first is heard by the end of the second.
+    for port in (81, 82):
+        await reload(device, port)
+        await seen_off(device, 1)
+    assert [line for process, line in device.log[mark:] if process == "launcher" and "haproxy: " in line] == []
+
+
 @pytest.mark.parametrize("protocol", ["TCP", "HTTP"])
 async def test_nobody_new_meets_a_configuration_from_before(device: Device, lab: Lab, dial: Dial, protocol: str) -> None:
     """A connection that lives keeps its worker: it is there, and accepts nothing."""

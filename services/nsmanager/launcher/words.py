@@ -26,6 +26,11 @@ _PIECES_MAX = _PIPE // _PIECE
 _ALERT = re.compile(r"^\[ALERT\]\s+\(\d+\) : (.*)", re.MULTILINE)
 # Of each proxy of a worker that ends: thousands of lines behind each reload that nobody reads.
 _ROUTINE = re.compile(r"\[WARNING\]\s+\(\d+\) : Proxy \S+ stopped ")
+# Of each reload: that it goes well, and that the worker from before ends as it was told to (128 + SIGTERM).
+_ORDINARY = re.compile(
+    r"\[NOTICE\]\s+\(\d+\) : (Reloading HAProxy|New worker |Loading success|Scheduling a soft-stop|haproxy version|path to exec)"
+    r"|\[WARNING\]\s+\(\d+\) : Former worker \(\d+\) exited with code 143 "
+)
 _LEVELS = {"[ALERT]": logging.ERROR, "[WARNING]": logging.WARNING}
 _log = logging.getLogger(__name__)
 
@@ -80,9 +85,14 @@ class Words:
         if _ROUTINE.match(line):
             return
         shown = "".join(character if character.isprintable() else "?" for character in line[:_LINE_MAX])
-        _log.log(_LEVELS.get(shown.partition(" ")[0], logging.INFO), "%s: %s", self._engine, shown)
+        _log.log(_level(shown), "%s: %s", self._engine, shown)
         if len(self._kept) < MAX:
             self._kept += f"{shown}\n"
+
+
+def _level(line: str) -> int:
+    """HAProxy's own, but for what nobody needs to hear of."""
+    return logging.DEBUG if _ORDINARY.match(line) else _LEVELS.get(line.partition(" ")[0], logging.INFO)
 
 
 def refusal(what: str, said: str) -> errors.PermanentError:

@@ -60,6 +60,48 @@ def test_foreign_text_enters_the_log_line_by_line_and_bounded(tmp_path: Path, ca
     os.close(engine.fd)
 
 
+RELOAD = """\
+[NOTICE]   (154) : Reloading HAProxy
+[NOTICE]   (154) : New worker (168) forked
+[NOTICE]   (154) : Loading success.
+[NOTICE]   (156) : Scheduling a soft-stop in 86400000 ms.
+[NOTICE]   (154) : haproxy version is 2.6.12-1+deb12u3
+[NOTICE]   (154) : path to executable is /usr/sbin/haproxy
+[WARNING]  (154) : Former worker (156) exited with code 143 (Terminated)
+"""
+
+
+def levels(path: Path, caplog: pytest.LogCaptureFixture, said: str) -> list[int]:
+    """Those of the lines in the log."""
+    engine = opened(path)
+    with caplog.at_level(logging.DEBUG, "services.nsmanager.launcher.words"):
+        os.write(engine.fd, said.encode())
+        # Whatever its level, it may be what an answer depends on.
+        assert engine.said() == said
+    os.close(engine.fd)
+    return [record.levelno for record in caplog.records if record.name == "services.nsmanager.launcher.words"]
+
+
+def test_a_reload_that_goes_well_is_no_news(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert levels(tmp_path / "words", caplog, RELOAD) == [logging.DEBUG] * 7
+
+
+@pytest.mark.parametrize(
+    ("line", "level"),
+    [
+        ("[WARNING]  (154) : Former worker (156) exited with code 137 (Killed)", logging.WARNING),
+        ("[WARNING]  (154) : Former worker (156) exited with code 139 (Segmentation fault)", logging.WARNING),
+        ("[ALERT]    (154) : Current worker (156) exited with code 143 (Terminated)", logging.ERROR),
+        ("[WARNING]  (154) : Failed to load worker!", logging.WARNING),
+        ("[WARNING]  (154) : Server vs.web.po.main/a.a.1 is DOWN: Former worker (156) exited with code 143 ", logging.WARNING),
+        ("[NOTICE]   (154) : something else", logging.INFO),
+        ("New worker (168) forked", logging.INFO),
+    ],
+)
+def test_what_is_out_of_the_ordinary_is_news(tmp_path: Path, caplog: pytest.LogCaptureFixture, line: str, level: int) -> None:
+    assert levels(tmp_path / "words", caplog, f"{line}\n") == [level]
+
+
 @pytest.mark.parametrize(("said", "told"), [("", "it says nothing"), ("no alert\n", "no alert"), ("x\n" + ALERT, "Binding [")])
 def test_refusal_has_the_alerts_or_what_there_is(said: str, told: str) -> None:
     assert words.refusal("haproxy refused it", said).message.startswith(f"haproxy refused it: {told}")
