@@ -31,7 +31,7 @@ async def test_traffic_crosses_from_a_namespace_that_is_younger_than_the_engine(
     assert await is_served(tree, "young")
 
 
-async def test_same_name_of_another_incarnationis_another_namespace(tree: Tree, backend: operation.Namespace) -> None:
+async def test_same_name_of_another_incarnation_is_another_namespace(tree: Tree, backend: operation.Namespace) -> None:
     proxy = await tree.launcher("proxy")
     await start(proxy, config(await table(tree, "front"), backend))
     assert await is_served(tree, "front")

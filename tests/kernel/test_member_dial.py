@@ -223,7 +223,6 @@ async def test_a_killed_agent_changes_no_verdict(tree: Tree, hosts: dict[str, Ho
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
-        await checker.close()
 
 
 async def _are_back(tree: Tree) -> bool:

@@ -62,7 +62,8 @@ class Checker:
         return self._wanted() if self._unknown is None else frozenset(self._unknown)
 
     async def run(self) -> None:
-        """Until cancelled. Where a newer process acts for this service it checks nothing more, and waits to be ended."""
+        """Until cancelled; it leaves no session. Where a newer process acts for this service it checks nothing more, and waits to
+        be ended."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 await self._follow(tasks)
@@ -70,10 +71,8 @@ class Checker:
             log.warning("no member is checked any more: %s", fenced.exceptions[0])
         finally:
             self._checks.clear()
+            await self._dialler.keep(())
         await asyncio.get_running_loop().create_future()
-
-    async def close(self) -> None:
-        await self._dialler.keep(())
 
     async def _follow(self, tasks: asyncio.TaskGroup) -> None:
         """Check what is wanted, and forget what is not."""

@@ -8,10 +8,9 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-from services.proxy.driver import master
+from services.proxy.driver import master, worker
 from services.proxy.render import Part
 
-_WORKER = re.compile(r"^(\d+)\s+worker\s", re.MULTILINE)
 # `show sess`: a line for each; `show sess <id>`: a paragraph that begins alike.
 _LISTED = re.compile(r"^(0x[0-9a-f]+): .* be=(\S+) srv=(\S+) ", re.MULTILINE)
 _PARAGRAPH = re.compile(r"^(?=0x[0-9a-f]+: )", re.MULTILINE)
@@ -25,12 +24,12 @@ async def end(path: Path, members: Collection[Part]) -> None:
     if not members:
         return
     wanted = {part.section for part in members}
-    for worker in _WORKER.findall(await master.ask(path, ["show proc"])):
-        listed = _LISTED.findall(await master.ask(path, [f"@!{worker} show sess"]))
+    for pid in await worker.look_at_all(path):
+        listed = _LISTED.findall(await master.ask(path, [f"@!{pid} show sess"]))
         ids = [id_ for id_, section, _ in listed if section in wanted]
-        shown = [await master.ask(path, [f"@!{worker} show sess {id_}" for id_ in batch]) for batch in _batches(ids)]
+        shown = [await master.ask(path, [f"@!{pid} show sess {id_}" for id_ in batch]) for batch in _batches(ids)]
         for batch in _batches(of(members, "".join(shown))):
-            await master.ask(path, [f"@!{worker} shutdown session {id_}" for id_ in batch])
+            await master.ask(path, [f"@!{pid} shutdown session {id_}" for id_ in batch])
 
 
 def of(members: Collection[Part], text: str) -> list[str]:

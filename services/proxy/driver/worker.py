@@ -1,7 +1,7 @@
 """Which processes HAProxy has, as its master says: the worker that accepts connections, and those that a reload replaced.
 
-Called by `counting`, which tells `retirement`. Without a current worker nothing is said of the others: one that still serves
-alone must never be taken for one that was replaced.
+Called by `counting`, which tells `retirement`, and by `ending`. Without a current worker it is not said which were replaced: one
+that still serves alone must never be taken for one of them.
 """
 
 import re
@@ -26,6 +26,11 @@ class Processes:
 
 async def look(path: Path) -> Processes:
     return parse(await master.ask(path, ["show proc"]))
+
+
+async def look_at_all(path: Path) -> tuple[int, ...]:
+    """The pids of all workers, whichever is the current one: behind a reload that was refused there is none."""
+    return tuple(int(pid) for pid, kind, *_ in _PROCESS.findall(await master.ask(path, ["show proc"])) if kind == "worker")
 
 
 def parse(text: str) -> Processes:

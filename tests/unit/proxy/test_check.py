@@ -178,7 +178,6 @@ async def checking(wanted: Wanted) -> AsyncIterator[Checker]:
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
-        await checker.close()
 
 
 async def until(is_so: Callable[[], bool]) -> None:

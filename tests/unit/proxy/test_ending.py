@@ -87,6 +87,7 @@ class Haproxy:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.processes = PROCESSES
         self.ended: list[str] = []
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -97,7 +98,7 @@ class Haproxy:
 
     def answer(self, question: str) -> str:
         if question == "show proc":
-            return PROCESSES
+            return self.processes
         worker, _, command = question.partition(" ")
         assert worker in {"@!21830", "@!21799"}
         if command == "show sess":
@@ -122,6 +123,13 @@ async def haproxy(tmp_path: Path) -> AsyncIterator[Haproxy]:
 async def test_connections_end_in_every_worker(haproxy: Haproxy) -> None:
     await ending.end(haproxy.path, {part("six", "tenant-a.21", "[fd00::5]:8080"), part("web", "tenant-a.21", "10.0.0.5:8080")})
     assert haproxy.ended == [f"@!{worker} shutdown session {id_}" for worker in (21830, 21799) for id_ in (WEB, SIX)]
+
+
+async def test_connections_end_where_no_worker_is_the_current_one(haproxy: Haproxy) -> None:
+    """After a reload that was refused."""
+    haproxy.processes = re.sub(r"^21830 .*\n", "", PROCESSES, flags=re.MULTILINE)
+    await ending.end(haproxy.path, {part("web", "tenant-a.21", "10.0.0.5:8080")})
+    assert haproxy.ended == [f"@!21799 shutdown session {WEB}"]
 
 
 async def test_more_connections_than_a_line_of_commands_has_room_for_end_too(
