@@ -10,14 +10,14 @@ import json
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest_asyncio
 
-from crossns import netns
+from crossns import errors, netns
 from crossns.testing.device import Device, doc, wait_until
 from crossns.testing.lab import Cable, Host, Lab
 from crossns.testing.traffic import address
@@ -34,6 +34,8 @@ _MORE_S = 3.0
 
 Seen = dict[str, Any]
 Member = dict[str, Any]
+# What is wanted of a vService; None where it is to be gone.
+Spec = dict[str, Any] | None
 
 
 def member(name: str, table: str, where: str, port: int = 8080, **more: Any) -> Member:
@@ -121,6 +123,35 @@ async def ready(device: Device) -> None:
         return False
 
     await wait_until(is_ready)
+
+
+async def patiently(device: Device, service: Service, spec: Spec) -> None:
+    """Have it stored, however often the service is away."""
+    async with asyncio.timeout(20):
+        while True:
+            with contextlib.suppress(errors.TemporaryError):
+                if spec is None:
+                    await device.delete(service.name, wait=False, allow_missing=True)
+                else:
+                    await device.apply(doc(service.name, **spec), wait=False)
+                return
+            await asyncio.sleep(0.02)
+
+
+async def settled(device: Device, wanted: Mapping[Service, Spec]) -> None:
+    """Until all is READY or gone, as last written."""
+
+    async def is_settled(service: Service, spec: Spec) -> bool:
+        with contextlib.suppress(errors.TemporaryError):
+            try:
+                found = await device.client.get(service.name)
+            except errors.NotFound:
+                return spec is None
+            return spec is not None and not found.reconciling and await device.state(service.name) == "READY"
+        return False
+
+    for service, spec in wanted.items():
+        await wait_until(lambda service=service, spec=spec: is_settled(service, spec))
 
 
 async def load(host: Host, seconds: float, *services: Service) -> list[Seen]:

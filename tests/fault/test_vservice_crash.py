@@ -13,10 +13,9 @@ from typing import Any
 
 import pytest
 
-from crossns import errors
-from crossns.testing.device import Device, doc, wait_until
+from crossns.testing.device import Device, wait_until
 from crossns.testing.lab import Host
-from tests.fault.crossing import S1, S2, SITE, T1, WEB, Member, Service, client, member
+from tests.fault.crossing import S1, S2, SITE, T1, WEB, Member, Service, Spec, client, member, patiently, settled
 
 __all__ = ["client"]
 
@@ -29,8 +28,6 @@ SERVICES = (WEB, SITE, Service("more", "TCP", "203.0.113.12"))
 ALGORITHMS = ("ROUND_ROBIN", "LEAST_CONNECTIONS", "SOURCE_HASH", "RANDOM", "FIRST")
 # Section, table, socket -> weight, enabled, most connections.
 Servers = dict[tuple[str, str, str], tuple[int, bool, int]]
-# What is wanted of a vService; None where it is to be gone.
-Spec = dict[str, Any] | None
 
 
 def any_member(dice: random.Random, of: Member, *, is_enabled: bool) -> Member:
@@ -64,35 +61,6 @@ def reweighted(dice: random.Random, before: Spec) -> Spec:
         return None
     members = [{**each, "weight": dice.randint(10, 99)} for each in before["pools"][0]["members"]]
     return {**before, "pools": [{**before["pools"][0], "members": members}]}
-
-
-async def patiently(device: Device, service: Service, spec: Spec) -> None:
-    """Have it stored, however often the service is away."""
-    async with asyncio.timeout(20):
-        while True:
-            with contextlib.suppress(errors.TemporaryError):
-                if spec is None:
-                    await device.delete(service.name, wait=False, allow_missing=True)
-                else:
-                    await device.apply(doc(service.name, **spec), wait=False)
-                return
-            await asyncio.sleep(0.02)
-
-
-async def settled(device: Device, wanted: Mapping[Service, Spec]) -> None:
-    """Until all is READY or gone, as last written."""
-
-    async def is_settled(service: Service, spec: Spec) -> bool:
-        with contextlib.suppress(errors.TemporaryError):
-            try:
-                found = await device.client.get(service.name)
-            except errors.NotFound:
-                return spec is None
-            return spec is not None and not found.reconciling and await device.state(service.name) == "READY"
-        return False
-
-    for service, spec in wanted.items():
-        await wait_until(lambda service=service, spec=spec: is_settled(service, spec))
 
 
 def desired(wanted: Mapping[Service, Spec]) -> Servers:
