@@ -1,7 +1,7 @@
 """`python -m bench [--only AREA]`: brings the suite up in the sandbox, measures, prints the table, writes bench/results.json.
 
 Called by `make bench`. The outer process becomes `crossns up --sandbox`, which runs this module once more inside when all is
-up: what is measured is what an operator starts.
+up: what is measured is what an operator starts. The exit status is 1 where a goal was missed.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import ground, vservice
-from bench.row import Row, merged
+from bench.row import SPREAD_MAX, Row, merged, summary
 from crossns.testing import sandbox
 
 RESULTS = Path(__file__).parent / "results.json"
@@ -30,7 +30,7 @@ AREAS: dict[str, Callable[[Console], Awaitable[list[Row]]]] = {
 # Below the table.
 LEGEND = (
     "control: a contestant's odd runs against its even ones; spread: how far from 1 that is for the worse of a row's two; "
-    "a ratio within the spread is taken for 1"
+    f"a ratio within the spread is taken for 1, unless the spread is larger than {SPREAD_MAX:g}: then it is INCONCLUSIVE"
 )
 
 
@@ -39,7 +39,7 @@ def table(rows: Sequence[Row]) -> Table:
         "row", "median", "unit", "goal", "against", "ratio", "control", "spread", box=None, header_style="bold", caption=LEGEND
     )
     for row in rows:
-        goal = f"{row.bound}{'' if row.is_met else ' MISSED'}" if row.bound else ""
+        goal = f"{row.bound}{'' if row.verdict == 'met' else f' {row.verdict}'.upper()}" if row.bound else ""
         against = f"{row.against.median:.3g} {row.against.name}" if row.against else ""
         ratios = (f"{value:.2f}" if value is not None else "" for value in (row.ratio, row.control_ratio, row.spread))
         shown.add_row(row.slug, f"{row.measured.median:.4g}", row.unit, goal, against, *ratios)
@@ -47,13 +47,15 @@ def table(rows: Sequence[Row]) -> Table:
 
 
 async def measure(only: str) -> int:
+    """The exit status: 1 where a goal was missed."""
     progress = Console(stderr=True)
     rows = [row for area, run in AREAS.items() if only in ("", area) for row in await run(progress)]
     earlier = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else []
     RESULTS.write_text(json.dumps(merged(earlier, rows, only), indent=1) + "\n", encoding="utf-8")
     Console(width=None if sys.stdout.isatty() else 160).print(table(rows))
     print(f"written to {RESULTS}")
-    return 0
+    print(summary(rows))
+    return 1 if any(row.verdict == "missed" for row in rows) else 0
 
 
 def main() -> int:

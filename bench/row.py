@@ -7,9 +7,13 @@ the machine does meanwhile happens to all of them; the same contestant against i
 import statistics
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 SAMPLES_MIN = 5
+# Contestants that are less like themselves than this leave open whether a ratio is that of equals.
+SPREAD_MAX = 0.05
+
+Verdict = Literal["met", "missed", "inconclusive"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,24 +81,27 @@ class Row:
         if self.against is None:
             return None
         controls = (self.measured.control_ratio, self.against.control_ratio)
-        return max(abs(control - 1) for control in controls if control is not None) if None not in controls else None
+        return max(_off_one(control) for control in controls if control is not None) if None not in controls else None
 
     @property
     def bound(self) -> Goal | None:
         return Goal(self.goal) if isinstance(self.goal, float | int) else self.goal
 
     @property
-    def is_met(self) -> bool:
-        """A ratio within the spread is that of equals: it meets what 1 meets."""
+    def verdict(self) -> Verdict | None:
+        """None without a goal. A ratio within the spread is that of equals: it meets what 1 meets, or, where the spread is a
+        wide one, nothing can be said."""
         bound = self.bound
         if bound is None:
-            return True
-        if bound.of == "median":
-            return bound.holds_for(self.measured.median)
-        if self.ratio is None:
-            return False
-        are_equal = self.spread is not None and abs(self.ratio - 1) <= self.spread
-        return bound.holds_for(self.ratio) or (are_equal and bound.holds_for(1))
+            return None
+        value = self.measured.median if bound.of == "median" else self.ratio
+        if value is not None and bound.holds_for(value):
+            return "met"
+        if bound.of == "median" or value is None or self.spread is None:
+            return "missed"
+        if _off_one(value) > self.spread or not bound.holds_for(1):
+            return "missed"
+        return "met" if self.spread <= SPREAD_MAX else "inconclusive"
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -111,10 +118,21 @@ def _ratio(value: float, against: float) -> float | None:
     return round(value / against, 3) if against else None
 
 
+def _off_one(ratio: float) -> float:
+    """As exact as ratios are: 1.05 is 0.05 off, not a little more."""
+    return round(abs(ratio - 1), 3)
+
+
 def merged(earlier: Sequence[dict[str, Any]], rows: Sequence[Row], only: str) -> list[dict[str, Any]]:
     """The rows of results.json: `rows`, and of the earlier ones those of other areas where `only` one was measured."""
     kept = [row for row in earlier if only and row["slug"].split(".")[0] != only]
     return sorted([*kept, *(row.as_json() for row in rows)], key=lambda row: str(row["slug"]))
+
+
+def summary(rows: Sequence[Row]) -> str:
+    """How many goals were met, missed, and neither, in a line."""
+    verdicts = [row.verdict for row in rows]
+    return "goals: " + ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in get_args(Verdict))
 
 
 async def alternate(rounds: int, *contestants: tuple[str, Callable[[], Awaitable[float]]]) -> tuple[Series, ...]:

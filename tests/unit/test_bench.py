@@ -40,25 +40,38 @@ def test_fewer_than_five_samples_are_refused() -> None:
 
 def test_goal_is_the_most_that_the_median_may_be() -> None:
     series = row.Series("ours", FIVE)
-    assert row.Row("a.b", "ms", series, goal=3.0).is_met
-    assert not row.Row("a.b", "ms", series, goal=2.9).is_met
-    assert row.Row("a.b", "ms", series).is_met
+    assert row.Row("a.b", "ms", series, goal=3.0).verdict == "met"
+    assert row.Row("a.b", "ms", series, goal=2.9).verdict == "missed"
+    assert row.Row("a.b", "ms", series).verdict is None
+
+
+def _against_100(*ours: float) -> row.Row:
+    goal = row.Goal(0.97, "ratio", "at least")
+    return row.Row("a.b", "1/s", row.Series("x", ours), row.Series("y", (100.0,) * 5), goal=goal)
 
 
 @pytest.mark.parametrize(
-    ("ours", "is_met"),
+    ("ours", "verdict"),
     [
-        ((97.0,) * 5, True),
-        ((96.0,) * 5, False),
-        # As far from the other as it is from itself, and as the other is from itself.
-        ((90.0, 99.0, 90.0, 99.0, 90.0), True),
+        ((97.0,) * 5, "met"),
+        ((96.0,) * 5, "missed"),
+        # As far from the other as it is from itself.
+        ((96.0, 100.8, 96.0, 100.8, 96.0), "met"),
+        # The same, but it is so little like itself that it may be anything.
+        ((90.0, 99.0, 90.0, 99.0, 90.0), "inconclusive"),
+        # Further from the other than it is from itself.
+        ((80.0, 90.0, 80.0, 90.0, 80.0), "missed"),
+        # It is not the spread that saves it.
+        ((110.0, 132.0, 110.0, 132.0, 110.0), "met"),
     ],
 )
-def test_ratio_within_the_spread_is_that_of_equals(ours: tuple[float, ...], is_met: bool) -> None:
-    measured = row.Row(
-        "a.b", "1/s", row.Series("x", ours), row.Series("y", (100.0,) * 5), goal=row.Goal(0.97, "ratio", "at least")
-    )
-    assert measured.is_met is is_met
+def test_ratio_within_the_spread_is_that_of_equals_unless_the_spread_is_wide(ours: tuple[float, ...], verdict: str) -> None:
+    assert _against_100(*ours).verdict == verdict
+
+
+def test_goals_are_counted_by_what_became_of_them() -> None:
+    rows = [_row("a.b"), _against_100(*(97.0,) * 5), _against_100(*(96.0,) * 5), _against_100(90.0, 99.0, 90.0, 99.0, 90.0)]
+    assert row.summary(rows) == "goals: 1 met, 1 missed, 1 inconclusive"
 
 
 def test_spread_is_that_of_the_contestant_that_is_less_like_itself() -> None:
@@ -71,12 +84,12 @@ def test_spread_is_that_of_the_contestant_that_is_less_like_itself() -> None:
 def test_spread_does_not_excuse_from_being_better() -> None:
     restless = (10.0, 20.0) * 3
     better = row.Goal(1.3, "ratio", "at least")
-    assert not row.Row("a.b", "1/s", row.Series("x", restless), row.Series("y", restless), goal=better).is_met
-    assert row.Row("a.b", "1/s", row.Series("x", (13.0,) * 5), row.Series("y", (10.0,) * 5), goal=better).is_met
+    assert row.Row("a.b", "1/s", row.Series("x", restless), row.Series("y", restless), goal=better).verdict == "missed"
+    assert row.Row("a.b", "1/s", row.Series("x", (13.0,) * 5), row.Series("y", (10.0,) * 5), goal=better).verdict == "met"
 
 
 def test_goal_for_a_ratio_without_another_contestant_is_missed() -> None:
-    assert not row.Row("a.b", "ms", row.Series("x", FIVE), goal=row.Goal(1.03, "ratio")).is_met
+    assert row.Row("a.b", "ms", row.Series("x", FIVE), goal=row.Goal(1.03, "ratio")).verdict == "missed"
 
 
 def test_goal_reads_as_what_it_means() -> None:
