@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from crossns.testing.device import Device, wait_until
+from crossns.testing.device import Device, doc, wait_until
 from crossns.testing.lab import Host
 from tests.fault.crossing import (
     BOTH,
@@ -145,3 +145,21 @@ async def test_killed_process_loses_no_request_of_vservices_that_change_all_the_
             await patiently(device, service, last(service, serving))
         await check_last(device, client, serving)
         assert await held.ask() == serving
+
+
+# Who dies again and again is started again later and later.
+@pytest.mark.timeout(600)
+async def test_launcher_that_is_killed_behind_a_reload_leaves_no_worker_that_goes_on_accepting(
+    device: Device, client: Host, count: Count, dice: random.Random
+) -> None:
+    """Frontends are removed and a member is DISABLED: the reload for it is some 100 ms old then, or about to be."""
+    for _ in range(count(6, 30)):
+        for service in BOTH:
+            await device.apply(doc(service.name, **spec(service, (S1, T1), (81, 82))))
+        async with old_worker(device, client) as held:
+            serving = await held.ask()
+            await asyncio.gather(*(patiently(device, service, last(service, serving)) for service in BOTH))
+            await asyncio.sleep(dice.uniform(0.04, 0.2))
+            await kill(device, "launcher")
+            await check_last(device, client, serving)
+            assert await held.ask() == serving
