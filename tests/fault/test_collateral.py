@@ -233,7 +233,7 @@ async def test_twenty_vservices_change_and_are_served_while_two_others_lose_thei
     crowd: Crowd, count: Count
 ) -> None:
     """The one is refused when the other comes, and still is when that is served."""
-    device, changes = crowd.device, count(6, 40)
+    device, changes = crowd.device, count(6, 24)
     refused, serves = "ERROR ENGINE_REFUSED", "READY OK"
     async with served(crowd):
         with taken(crowd, WORSE):
@@ -285,6 +285,6 @@ async def test_twenty_vservices_change_and_are_served_while_a_table_is_deleted_a
     losers: list[str] = []
     async with served(crowd), asyncio.TaskGroup() as group:
         changing = group.create_task(change_all(crowd, count(20, 100)))
-        while not changing.done() or len(losers) < count(8, 50):
+        while not changing.done() or len(losers) < count(8, 40):
             losers.append(await race(crowd, next(delays_s), is_update=len(losers) % 4 > 1))
     assert set(losers) == {"table", "vService"}

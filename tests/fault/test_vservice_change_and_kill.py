@@ -47,8 +47,8 @@ MEMBERS: Sequence[Sequence[Member]] = (
     (S1, T1, S2),
 )
 MORE_PORTS: Sequence[Sequence[int]] = ((), (81,), (81, 82), (82,))
-# Between two changes of a service: reloads are as many as there may be.
-_PAUSE_S = 0.1
+# Between two changes of a service.
+_PAUSE_S = 0.2
 # How soon workers from before accept nothing any more, and are gone once they have no connection.
 _GONE_MAX_S = 5.0
 
@@ -131,16 +131,19 @@ async def old_worker(device: Device, client: Host) -> AsyncIterator[Connection]:
 async def test_killed_process_loses_no_request_of_vservices_that_change_all_the_time(
     device: Device, client: Host, process: str, count: Count, dice: random.Random
 ) -> None:
+    """Both change, and one after the other is under the load; each time the process is killed."""
     await ready(device)
     async with old_worker(device, client) as held:
         serving = await held.ask()
-        async with changing(device) as made, loading(client, count(3, 20), *BOTH) as seen:
-            for _ in range(count(1, 5)):
-                await changed(made)
-                await asyncio.sleep(dice.uniform(0, 0.2))
-                await kill(device, process)
-            await changed(made)
-        check(seen)
+        async with changing(device) as made:
+            for service in BOTH:
+                async with loading(client, count(2, 10), service) as seen:
+                    for _ in range(count(1, 3)):
+                        await changed(made)
+                        await asyncio.sleep(dice.uniform(0, 0.2))
+                        await kill(device, process)
+                    await changed(made)
+                check(seen)
         for service in BOTH:
             await patiently(device, service, last(service, serving))
         await check_last(device, client, serving)
