@@ -127,6 +127,7 @@ async def old_worker(device: Device, client: Host) -> AsyncIterator[Connection]:
     await wait_until(lambda: len(device.pids("haproxy")) <= 2, timeout_s=_GONE_MAX_S)
 
 
+@pytest.mark.long  # The same kills with nothing changing are in test_suite, in every run.
 @pytest.mark.parametrize("process", PROCESSES)
 async def test_killed_process_loses_no_request_of_vservices_that_change_all_the_time(
     device: Device, client: Host, process: str, count: Count, dice: random.Random
