@@ -210,6 +210,7 @@ async def test_a_member_that_refuses_is_down_and_is_up_again_when_it_listens(
         await until(lambda: not checker.down)
         assert wanted.changes == 2
         assert f"member up: 127.0.0.1:{port.number} in tenant-a accepts connections" in caplog.messages
+        assert len([told for told in caplog.messages if told.startswith("member ")]) == 2
     assert agent.is_closed
 
 
