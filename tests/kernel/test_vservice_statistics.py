@@ -215,6 +215,23 @@ async def test_a_vservice_that_was_made_anew_begins_at_nothing(device: Device, l
     assert (await totals(device))[0] == {"dmz": 2, "office": 0}
 
 
+async def test_a_member_is_its_name_in_its_table_and_forgotten_with_its_last_worker(device: Device, lab: Lab) -> None:
+    await plug(device, lab, "dmz", "office", "a", "b")
+    entry = frontend("dmz", "dmz", "203.0.113.10")
+    await device.apply(vservice("web", entry, main=[A]))
+    await served_by(lab.hosts["dmz"], "203.0.113.10", 4)
+    assert await totals(device) == ({"dmz": 4}, {"main": 4}, {"main/a": 4})
+    namesake = {**B, "name": A["name"]}
+    await device.apply(vservice("web", entry, main=[namesake]))
+    assert await totals(device) == ({"dmz": 4}, {"main": 4}, {"main/a": 0})
+    await served_by(lab.hosts["dmz"], "203.0.113.10", 2)
+    await reload(device, 81)
+    assert await totals(device) == ({"dmz": 6}, {"main": 6}, {"main/a": 2})
+    await wait_until(lambda: len(device.pids("haproxy")) == 2)
+    await device.apply(vservice("web", entry, main=[A]))
+    assert await totals(device) == ({"dmz": 6}, {"main": 6}, {"main/a": 0})
+
+
 async def test_a_haproxy_that_is_back_counts_from_its_start(device: Device, lab: Lab) -> None:
     await plug(device, lab, "dmz", "office", "a", "b")
     await device.apply(web(A, B))

@@ -18,7 +18,7 @@ from services.proxy.plan.engine import (
     StopEngine,
     digest,
 )
-from services.proxy.plan.ledger import Counts, Ledger, Row, Subject, subject
+from services.proxy.plan.ledger import Counts, Ledger, Row, Subject, listed, subject
 from services.proxy.plan.ledger import parse as rows
 from services.proxy.plan.report import SERVICE, report
 from services.proxy.plan.statistics import Totals, sections, statistics
@@ -40,6 +40,7 @@ __all__ = [
     "Totals",
     "blamed",
     "digest",
+    "listed",
     "plan",
     "report",
     "rows",

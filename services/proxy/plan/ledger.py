@@ -1,21 +1,30 @@
 """Adds up what HAProxy's workers count, each of which begins at 0: the totals outlive reloads. Does no I/O.
 
 Kept by `driver.counting`, one for each run of HAProxy. Invariant: totals only grow; what a worker said once is never added again,
-and what it said of a vService that was deleted is never added to another one of the same name.
+and what it said of a vService that was deleted is never added to another one of the same name. What no worker has any more is
+forgotten.
 """
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 _FRONTEND, _BACKEND = "0", "1"
+# In `show stat`, `show backend` and `show servers conn`.
+_LISTED = re.compile(
+    r"^(vs\.[a-z0-9-]+\.(?:fe|po)\.[a-z0-9-]+)(?:,FRONTEND,.*|/(\S+) \d+/\d+ (\S+) (\d+) .*)?$",
+    re.MULTILINE,
+)
 
 
 class Subject(NamedTuple):
-    """What is counted: a section of HAProxy's file, or a `part` of a pool; see `named` and `pointing`."""
+    """What is counted: a section of HAProxy's file, or a `part` of a pool in the `table` (an id); see `named` and `pointing`."""
 
     section: str
     part: str = ""
+    table: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +62,14 @@ class Row(NamedTuple):
     growing: tuple[int, ...]
 
 
-def named(section: str, member: str) -> Subject:
-    """A member that has a line of its own."""
-    return Subject(section, member)
+def named(section: str, table: str, member: str) -> Subject:
+    """A member that has a line of its own. One of the same name in another table is another one."""
+    return Subject(section, member, table)
 
 
 def pointing(section: str, table: str, socket: str) -> Subject:
-    """A member that has a spare line, which has another name: by the id of its table and its `address:port`."""
-    return Subject(section, f"{table}/{socket}")
+    """A member that has a spare line, which has another name: by its `address:port`."""
+    return Subject(section, socket, table)
 
 
 def parse(text: str) -> Iterator[Row]:
@@ -75,6 +84,21 @@ def parse(text: str) -> Iterator[Row]:
                 yield _row(cells, columns)
 
 
+def listed(text: str) -> set[Subject]:
+    """What a worker has, by its answers to `show backend`, `show stat` of frontends and `show servers conn`. A member is there by
+    its line and by where that points, too: it may have been counted on a spare one before."""
+    found: set[Subject] = set()
+    for section, name, host, port in _LISTED.findall(text):
+        if not name:
+            found.add(Subject(section))
+            continue
+        slot, table = _line(name)
+        found.add(pointing(section, table, f"[{host}]:{port}" if ":" in host else f"{host}:{port}"))
+        if not slot.startswith("_"):
+            found.add(named(section, table, slot))
+    return found
+
+
 class Ledger:
     """`since`: the second of the epoch from which on everything is counted."""
 
@@ -86,6 +110,9 @@ class Ledger:
         self._said: dict[int, dict[tuple[str, str], tuple[int, ...]]] = {}
         # The ids of the vServices that are the same ones in a worker as now; a worker that is not here has no other ones.
         self._same: dict[int, frozenset[str]] = {}
+        # What the current worker has or had; and by worker that ends, what it may count still and the current one has not.
+        self._present: set[Subject] = set()
+        self._gone: dict[int, frozenset[Subject]] = {}
 
     def take(self, worker: int, row: Row) -> bool:
         """Whether what the row says is of a vService that is still the same."""
@@ -98,6 +125,9 @@ class Ledger:
         if most != before:
             totals = self._totals.setdefault(row.section, {})
             total = totals.get(subject(row), (0,) * len(most))
+            if worker not in self._gone:
+                # It may have come without a reload.
+                self._present.add(subject(row))
             totals[subject(row)] = tuple(so_far + now - was for so_far, now, was in zip(total, most, before, strict=True))
         return True
 
@@ -105,25 +135,47 @@ class Ledger:
         """What grows, in the order of Counts."""
         return self._totals.get(section, {})
 
-    def keep(self, vservices: Collection[str], ending: Iterable[int]) -> None:
-        """The current worker has `vservices` (ids); what the workers `ending` know of others is of deleted ones."""
-        present = frozenset(vservices)
-        self._totals = {section: totals for section, totals in self._totals.items() if _vservice(section) in present}
+    def keep(self, present: AbstractSet[Subject], ending: Iterable[int]) -> None:
+        """The current worker has `present`; what the workers `ending` know of other vServices is of deleted ones."""
+        vservices = frozenset(_vservice(each.section) for each in present)
+        left, self._present = self._present - present, set(present)
         for worker in ending:
-            self._same[worker] = self._same.get(worker, present) & present
+            same = self._same[worker] = self._same.get(worker, vservices) & vservices
+            gone = (self._gone.get(worker, frozenset()) | left) - present
+            self._gone[worker] = frozenset(each for each in gone if _vservice(each.section) in same)
+        self._drop()
 
     def forget(self, living: Collection[int]) -> None:
         """Workers that have ended say nothing more."""
-        for known in (self._said, self._same):
+        have_ended = self._gone.keys() - living
+        for known in (self._said, self._same, self._gone):
             for worker in known.keys() - living:
                 known.pop(worker)
+        if have_ended:
+            self._drop()
+
+    def _drop(self) -> None:
+        """The totals of what nobody has."""
+        known = (self._present, *self._gone.values())
+        for section, totals in tuple(self._totals.items()):
+            for each in tuple(totals):
+                if not any(each in subjects for subjects in known):
+                    del totals[each]
+            if not totals:
+                del self._totals[section]
 
 
 def subject(row: Row) -> Subject:
-    slot, _, namespace = row.name.partition(".")
-    if slot.startswith("_"):
-        return pointing(row.section, namespace.partition(".")[0], row.socket)
-    return named(row.section, slot)
+    if not row.name:
+        return Subject(row.section)
+    slot, table = _line(row.name)
+    return pointing(row.section, table, row.socket) if slot.startswith("_") else named(row.section, table, slot)
+
+
+def _line(name: str) -> tuple[str, str]:
+    """Slot and table of `<member>.<table>.<cookie>` or `_<number>.<table>.<cookie>`: one that was made anew is the same table."""
+    slot, _, namespace = name.partition(".")
+    return slot, namespace.partition(".")[0]
 
 
 def _row(cells: list[str], columns: dict[str, int]) -> Row:

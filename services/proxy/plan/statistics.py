@@ -71,7 +71,8 @@ def _pool(vservice: model.VService, pool: model.Pool, totals: Totals) -> v_servi
 def _member(vservice: model.VService, pool: model.Pool, member: model.Member, totals: Totals) -> v_service_pb2.MemberStatistics:
     """What the line of its name counted, and what a spare line did that pointed to it."""
     section = render.backend_section(vservice.name, pool.name)
-    own, spare = named(section, member.name), pointing(section, names.resource_id(member.table), member.socket)
+    table = names.resource_id(member.table)
+    own, spare = named(section, table, member.name), pointing(section, table, member.socket)
     counts = totals.of(own).plus(totals.of(spare))
     return v_service_pb2.MemberStatistics(
         name=f"{pool.name}/{member.name}",

@@ -13,7 +13,7 @@ FRONTEND, POOL = "vs.web.fe.fe", "vs.web.po.main"
 
 @dataclass
 class Worker:
-    """`status`: that of its frontends that were not `shut`; `deaf`: what it does not answer to."""
+    """`status`: that of its frontends that were not `shut`; `deaf`: what it does not answer to; `line`: its member's."""
 
     pid: int
     total: int = 0
@@ -22,6 +22,7 @@ class Worker:
     shut: list[str] = field(default_factory=list)
     deaf: str = "-"
     status: str = "OPEN"
+    line: str = "a1.tenant-a.21"
 
     @property
     def accepting(self) -> list[str]:
@@ -33,6 +34,9 @@ class Worker:
                 return ""
             case ["show", "backend"]:
                 return "\n".join(["# name", *(f"vs.{each}.po.main" for each in self.vservices), "", ""])
+            case ["show", "servers", "conn"]:
+                lines = [f"vs.{each}.po.main/{self.line} 3/1 10.0.0.5 8080 - 5000 0 0 0 0 0 -1 0 0 0" for each in self.vservices]
+                return "\n".join(["# bkname/svname bkid/svid addr port - purge_delay", *lines, "", ""])
             case ["show", "info"]:
                 # It counts neither idle connections to members nor those of its own socket.
                 return f"Name: HAProxy\nCurrConns: {self.connections}\nCumConns: 99\nJobs: 5\nStopping: 0\n\n"
@@ -59,7 +63,7 @@ class Worker:
         counts = {"stot": self.total, "scur": self.connections}
         if section == FRONTEND:
             return (row(FRONTEND, "FRONTEND", **counts),)
-        return row(POOL, "a1.tenant-a.21", "10.0.0.5:8080", **counts), row(POOL, "BACKEND", **counts)
+        return row(POOL, self.line, "10.0.0.5:8080", **counts), row(POOL, "BACKEND", **counts)
 
 
 class HAProxy:

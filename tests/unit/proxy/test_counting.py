@@ -33,7 +33,7 @@ async def total(counts: Counting) -> int:
     """Connections so far, which frontend, pool and member agree on."""
     found = (await counts.read(SECTIONS)).counts
     totals = {each.connections_total for each in found.values()}
-    assert set(found) == {plan.Subject(FRONTEND), plan.Subject(POOL), plan.Subject(POOL, "a1")}
+    assert set(found) == {plan.Subject(FRONTEND), plan.Subject(POOL), plan.Subject(POOL, "a1", "tenant-a")}
     assert len(totals) == 1
     return totals.pop()
 
@@ -131,10 +131,24 @@ async def test_a_vservice_of_the_same_name_does_not_inherit(haproxy: HAProxy, co
     assert await total(counts) == 1
 
 
-async def test_a_worker_that_does_not_tell_what_it_has_takes_no_total_away(haproxy: HAProxy, counts: Counting) -> None:
+async def test_what_no_worker_has_any_more_is_forgotten(haproxy: HAProxy, counts: Counting) -> None:
+    before = haproxy.workers[0]
+    before.total = 5
+    assert await total(counts) == 5
+    haproxy.reload().line = "b1.tenant-b.22"
+    gone = plan.Subject(POOL, "a1", "tenant-a")
+    assert (await counts.read(SECTIONS)).of(gone).connections_total == 5
+    haproxy.workers.remove(before)
+    found = await counts.read(SECTIONS)
+    assert gone not in found.counts
+    assert found.of(plan.Subject(POOL)).connections_total == 5
+
+
+@pytest.mark.parametrize("deaf", ["show backend", "show stat -1 1", "show servers conn"])
+async def test_a_worker_that_does_not_tell_what_it_has_takes_no_total_away(haproxy: HAProxy, counts: Counting, deaf: str) -> None:
     haproxy.workers[0].total = 5
     assert await total(counts) == 5
-    haproxy.reload().deaf = "show backend"
+    haproxy.reload().deaf = deaf
     with pytest.raises(errors.EngineUnavailable):
         await counts.look()
     haproxy.workers[0].deaf = "-"

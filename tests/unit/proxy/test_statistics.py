@@ -1,5 +1,6 @@
 """What HAProxy's workers count, added up, and what is said of it."""
 
+import dataclasses
 import ipaddress
 from collections.abc import Sequence
 from typing import cast
@@ -40,6 +41,20 @@ def total(ledger: plan.Ledger, vservice: model.VService | None = None) -> tuple[
 
 def connected(count: int, name: str = OWN[0], addr: str = OWN[1]) -> tuple[str, str, str]:
     return row(FRONTEND, "FRONTEND", stot=count), row(POOL, name, addr, stot=count), row(POOL, "BACKEND", stot=count)
+
+
+def subjects(*lines: str) -> set[plan.Subject]:
+    """Of frontends, and of pools with a member."""
+    known = [f"{line},FRONTEND,0" if ".fe." in line else f"{line.partition('/')[0]}\n{line} 0" for line in lines]
+    return plan.listed("\n".join(known))
+
+
+def has(*vservices: str) -> set[plan.Subject]:
+    """What a worker has of vServices that are as `sample.vservice` makes them."""
+    found: set[plan.Subject] = set()
+    for each in vservices:
+        found |= subjects(f"vs.{each}.fe.fe", f"vs.{each}.po.main/a1.tenant-a.21 1/1 10.0.0.5 8080 -")
+    return found
 
 
 def http(vservice: model.VService) -> model.VService:
@@ -105,8 +120,8 @@ def test_a_vservice_that_was_deleted_and_made_anew_begins_at_nothing() -> None:
     ledger = plan.Ledger(0.0)
     take(ledger, 1, *connected(5))
     # Worker 2 has no `web`, worker 3 has one again; 1 and 2 still finish their connections.
-    ledger.keep({"other"}, ending=[1])
-    ledger.keep({"web", "other"}, ending=[1, 2])
+    ledger.keep(has("other"), ending=[1])
+    ledger.keep(has("web", "other"), ending=[1, 2])
     assert total(ledger) == (0, 0, 0)
     assert take(ledger, 1, *connected(9)) == [False] * 3
     assert take(ledger, 3, *connected(1)) == [True] * 3
@@ -116,9 +131,81 @@ def test_a_vservice_that_was_deleted_and_made_anew_begins_at_nothing() -> None:
 def test_a_vservice_that_stays_goes_on_in_the_workers_that_end() -> None:
     ledger = plan.Ledger(0.0)
     take(ledger, 1, *connected(5))
-    ledger.keep({"web", "other"}, ending=[1])
+    ledger.keep(has("web", "other"), ending=[1])
     take(ledger, 1, *connected(9))
     assert total(ledger) == (9, 9, 9)
+
+
+def test_a_name_that_is_given_to_a_member_of_another_table_begins_at_nothing() -> None:
+    ledger = plan.Ledger(0.0)
+    take(ledger, 1, *connected(5))
+    moved = dataclasses.replace(sample.vservice().pools[0].members[0], table="routeTables/tenant-b")
+    other = dataclasses.replace(sample.vservice(), pools=(model.Pool("main", (moved,)),))
+    assert total(ledger, other) == (5, 5, 0)
+    take(ledger, 2, *connected(2, "a1.tenant-b.22"))
+    assert (total(ledger, other), total(ledger)) == ((7, 7, 2), (7, 7, 5))
+
+
+def test_what_no_worker_has_any_more_is_forgotten() -> None:
+    ledger = plan.Ledger(0.0)
+    ledger.keep(has("web"), ending=[])
+    take(ledger, 1, *connected(5))
+    # Worker 2 has another member in its place, another pool, another frontend; 1 still finishes its connections.
+    ledger.keep(subjects("vs.web.fe.other", "vs.web.po.other/b1.tenant-b.22 1/1 10.0.0.6 8080 -"), ending=[1])
+    take(ledger, 1, *connected(6))
+    assert total(ledger) == (6, 6, 6)
+    ledger.keep(subjects("vs.web.fe.other", "vs.web.po.other/b1.tenant-b.22 1/1 10.0.0.6 8080 -"), ending=[1, 2])
+    assert total(ledger) == (6, 6, 6)
+    ledger.forget([2, 3])
+    assert total(ledger) == (0, 0, 0)
+    assert ledger.totals(POOL) == {}
+
+
+def test_what_is_back_before_a_worker_that_had_it_ends_goes_on() -> None:
+    ledger = plan.Ledger(0.0)
+    ledger.keep(has("web"), ending=[])
+    take(ledger, 1, *connected(5))
+    ledger.keep(has("web") - {plan.subject(each) for each in plan.rows(table(row(POOL, *OWN)))}, ending=[1])
+    ledger.keep(has("web"), ending=[1, 2])
+    ledger.forget([3])
+    assert total(ledger) == (5, 5, 5)
+
+
+def test_what_came_without_a_reload_is_kept_when_a_worker_from_before_ends() -> None:
+    ledger = plan.Ledger(0.0)
+    ledger.keep(has("web"), ending=[1])
+    came = row(POOL, "_1.tenant-a.21", "10.0.0.6:8080", stot=3)
+    take(ledger, 2, came)
+    ledger.forget([2])
+    (kept,) = ledger.totals(POOL).values()
+    assert kept[0] == 3
+
+
+def test_what_a_spare_line_counted_is_kept_when_its_member_has_a_line_of_its_own() -> None:
+    """Even where the worker that has the spare line is read for the first time when it ends."""
+    ledger = plan.Ledger(0.0)
+    ledger.keep(has("web"), ending=[1])
+    take(ledger, 1, *connected(5, *SPARE))
+    ledger.forget([2])
+    assert total(ledger) == (5, 5, 5)
+
+
+def test_what_a_worker_has_is_read_of_what_haproxy_tells() -> None:
+    told = (
+        "# name\nvs.web.po.main\nvs.web.po.empty\n\n"
+        + table(connected(1)[0])
+        + "# bkname/svname bkid/svid addr port - purge_delay\n"
+    )
+    told += "vs.web.po.main/a1.tenant-a.21 3/1 fd00::5 8080 - 5000 0 0 1 0 0 -1 0 0 0\n"
+    told += "vs.web.po.main/_1.tenant-b.22 3/2 10.0.0.5 8081 - 5000 0 0 1 0 0 -1 0 0 0\n\n"
+    assert plan.listed(told) == {
+        plan.Subject(FRONTEND),
+        plan.Subject(POOL),
+        plan.Subject("vs.web.po.empty"),
+        plan.Subject(POOL, "a1", "tenant-a"),
+        plan.Subject(POOL, "[fd00::5]:8080", "tenant-a"),
+        plan.Subject(POOL, "10.0.0.5:8081", "tenant-b"),
+    }
 
 
 def test_no_answer_and_half_an_answer_change_nothing() -> None:
