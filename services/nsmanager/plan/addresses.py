@@ -5,12 +5,14 @@ carries neither of our two protocol numbers is somebody else's and stays; an add
 """
 
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Iterable
 
 from crossns import operation
-from services.nsmanager.model import Desired, Link, Vip
+from services.nsmanager.model import Desired, Vip
 from services.nsmanager.plan import links
 from services.nsmanager.plan.observed import At, Observed
+
+_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def removed(desired: Desired, observed: Observed) -> tuple[At, ...]:
@@ -34,22 +36,17 @@ def added(desired: Desired, observed: Observed) -> tuple[At, ...]:
     )
 
 
-def vip_link(vip: Vip, desired: Desired) -> str:
+def vip_link(vip: Vip, prefixes: Iterable[tuple[_Network, str]]) -> str:
     """Where a VIP goes: the name of the link whose prefix holds it (the longest such), else `lo`."""
     address = ipaddress.ip_interface(vip.prefix).ip
-    holding = [(network.prefixlen, link.name) for link in desired.links for network in networks(link) if address in network]
+    holding = [(network.prefixlen, link) for network, link in prefixes if address in network]
     return max(holding)[1] if holding else "lo"
 
 
-def networks(link: Link) -> Iterator[ipaddress.IPv4Network | ipaddress.IPv6Network]:
-    for text in link.addresses:
-        yield ipaddress.ip_interface(text).network
-
-
-def is_vip_present(vip: Vip, observed: Observed) -> bool:
-    """Whether any link has the VIP's address, with whatever prefix length and from whomever."""
-    address = vip.prefix.split("/")[0]
-    return observed.snapshot is not None and any(seen.prefix.split("/")[0] == address for seen in observed.snapshot.addresses)
+def hosts(observed: Observed) -> frozenset[str]:
+    """All addresses that any link has, with whatever prefix length and from whomever."""
+    seen = observed.snapshot.addresses if observed.snapshot is not None else ()
+    return frozenset(address.prefix.split("/")[0] for address in seen)
 
 
 def _wanted(desired: Desired, observed: Observed) -> dict[tuple[str, str, int], str]:
@@ -61,8 +58,9 @@ def _wanted(desired: Desired, observed: Observed) -> dict[tuple[str, str, int], 
         for prefix in link.addresses
     }
     taken = {prefix.split("/")[0] for _, prefix, _ in own}
+    prefixes = [(ipaddress.ip_interface(text).network, link.name) for link in desired.links for text in link.addresses]
     vips = {
-        (vip_link(vip, desired), vip.prefix, operation.VIP_PROTOCOL): vip.resource
+        (vip_link(vip, prefixes), vip.prefix, operation.VIP_PROTOCOL): vip.resource
         for vip in desired.vips
         if vip.prefix.split("/")[0] not in taken
     }

@@ -5,7 +5,9 @@ speaks of its own table's frontends and keeps what the others said.
 """
 
 import copy
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from crossns import errors, names, resource
 from crossns.resource import Status
@@ -18,6 +20,15 @@ SERVICE = "nsmanager"
 Failures = Mapping[str, errors.CrossnsError]
 
 
+@dataclass(slots=True)
+class _Vips:
+    """One vService's in this table: the parts of those that stay, the frontends whose VIP has gone; all frontends that it has."""
+
+    staying: list[v_service_pb2.PartStatus]
+    gone: list[str]
+    siblings: frozenset[str] = frozenset()
+
+
 def report(
     desired: Desired, observed: Observed, failures: Failures, previous: Mapping[str, Status]
 ) -> Mapping[str, Status | None]:
@@ -26,10 +37,7 @@ def report(
         result[desired.table.resource] = _table(desired, observed, failures)
     result |= {link.resource: _link(link, desired, observed, failures) for link in desired.links}
     result |= {route.resource: _route(route, desired, observed, failures) for route in desired.routes}
-    for name in sorted({vip.resource for vip in (*desired.vips, *desired.leaving_vips)}):
-        part = previous.get(name)
-        kept = part if isinstance(part, v_service_pb2.VServiceStatus) else v_service_pb2.VServiceStatus()
-        result[name] = _v_service(name, desired, observed, failures, kept)
+    result |= _v_services(desired, observed, failures, previous)
     for name in sorted(desired.leaving):
         if name in failures:
             result[name] = _stuck(failures[name], previous.get(name) or _nothing(name))
@@ -136,25 +144,39 @@ def _route(route: Route, desired: Desired, observed: Observed, failures: Failure
     )
 
 
-def _v_service(
-    name: str, desired: Desired, observed: Observed, failures: Failures, previous: v_service_pb2.VServiceStatus
-) -> v_service_pb2.VServiceStatus | None:
-    vips = [vip for vip in desired.vips if vip.resource == name]
-    leaving = [vip for vip in desired.leaving_vips if vip.resource == name]
-    siblings = frozenset[str]().union(*(vip.siblings for vip in (*vips, *leaving)))
-    parts = {part.name: part for part in previous.frontends if part.name in siblings}
-    for vip in vips:
-        parts[vip.frontend] = _frontend(vip, observed, failures.get(name))
-    for vip in leaving:
-        if not any(vip.prefix == at.operation.prefix for at in addresses.removed(desired, observed)):  # type: ignore[union-attr]
-            parts.pop(vip.frontend, None)
-    if leaving and not parts:
+def _v_services(
+    desired: Desired, observed: Observed, failures: Failures, previous: Mapping[str, Status]
+) -> Mapping[str, v_service_pb2.VServiceStatus | None]:
+    there = addresses.hosts(observed)
+    going = {at.operation.prefix for at in addresses.removed(desired, observed)} if desired.leaving_vips else set()  # type: ignore[union-attr]
+    grouped: defaultdict[str, _Vips] = defaultdict(lambda: _Vips([], []))
+    for vip in desired.vips:
+        grouped[vip.resource].staying.append(_frontend(vip, failures.get(vip.resource), is_there=_host(vip) in there))
+        grouped[vip.resource].siblings |= vip.siblings
+    for vip in desired.leaving_vips:
+        grouped[vip.resource].siblings |= vip.siblings
+        if vip.prefix not in going:
+            grouped[vip.resource].gone.append(vip.frontend)
+    return {name: _v_service(vips, previous.get(name)) for name, vips in sorted(grouped.items())}
+
+
+def _v_service(vips: _Vips, previous: Status | None) -> v_service_pb2.VServiceStatus | None:
+    said = previous.frontends if isinstance(previous, v_service_pb2.VServiceStatus) else ()
+    parts = {part.name: part for part in said if part.name in vips.siblings}
+    parts |= {part.name: part for part in vips.staying}
+    for frontend in vips.gone:
+        parts.pop(frontend, None)
+    if not vips.staying and not parts:
         return None
-    return _summed(parts.values(), is_whole=siblings == parts.keys())
+    return _summed(parts.values(), is_whole=vips.siblings == parts.keys())
 
 
-def _frontend(vip: Vip, observed: Observed, failure: errors.CrossnsError | None) -> v_service_pb2.PartStatus:
-    reason, message = _found(failure, is_there=addresses.is_vip_present(vip, observed))
+def _host(vip: Vip) -> str:
+    return vip.prefix.split("/")[0]
+
+
+def _frontend(vip: Vip, failure: errors.CrossnsError | None, *, is_there: bool) -> v_service_pb2.PartStatus:
+    reason, message = _found(failure, is_there=is_there)
     if reason == "IN_PROGRESS":
         reason, message = "VIP_ABSENT", f"{vip.prefix} is not on a link of routeTables/{vip.table} yet"
     return v_service_pb2.PartStatus(

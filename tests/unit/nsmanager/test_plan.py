@@ -246,6 +246,16 @@ def test_vservice_is_ready_when_every_table_has_spoken_of_its_generation(bench: 
     assert bench.state("vServices/web") == ("STATE_READY", "OK")
 
 
+def test_frontend_that_a_vservice_has_no_more_is_not_spoken_of(bench: Bench) -> None:
+    two = [*WEB["frontends"], {"name": "g", "routeTable": "routeTables/a", "address": "10.0.0.81", "port": 80}]  # type: ignore[misc]
+    bench.put("vServices/web", {**WEB, "frontends": two})
+    bench.settle("a")
+    bench.put("vServices/web", WEB, generation=2)
+    bench.settle("a")
+    part = bench.parts["vServices/web"]
+    assert ([each.name for each in part.frontends], part.observed_generation) == (["f"], 2)  # type: ignore[union-attr]
+
+
 def test_route_waits_for_its_gateway_and_others_go_on(bench: Bench) -> None:
     bench.put("interfaces/lan", LAN)
     bench.put("routeTables/a/routes/bad", {"destination": "192.0.2.0/24", "gateways": [{"address": "10.9.9.9"}]})
