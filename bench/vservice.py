@@ -26,7 +26,8 @@ ROUNDS = 14
 # A sample is the time within which 99 of these had their effect.
 CHANGES = 100
 CHANGE_BATCHES = 5
-_CHANGES_UNIT = f"ms, p99 of {CHANGES}"
+# Beside many vServices each takes longer.
+CHANGES_AT_500 = 20
 STANDING = 500
 ADDITIONS = 10
 MEMORY_SAMPLES = 5
@@ -35,7 +36,6 @@ _MEMORY_STEP_S = 0.3
 _KINDS = ("haproxy", "proxy", "nsmanager", "gateway", "etcd")
 _DEADLINE_S = 20.0
 _KIND = kinds.BY_COLLECTION["vServices"]
-_OUT_AND_BACK = (True, False) * (CHANGES // 2)
 _HTTP = {name: f"{address}:{crossing.BACKEND_PORT}" for name, address in crossing.MEMBERS.items()}
 _AT_LEAST_EQUAL, _AT_MOST_EQUAL = Goal(0.97, "ratio", "at least"), Goal(1.03, "ratio")
 _OURS, _BY_HAND, _AS_IT_COMES = "vService", "HAProxy by hand, same tuning", "HAProxy by hand, as it comes"
@@ -141,17 +141,19 @@ async def _watching(place: Crossing, target: str) -> AsyncIterator[_Watcher]:
 
 
 async def _member_change(place: Crossing) -> list[Row]:
-    return [Row("vservice.member_change", _CHANGES_UNIT, await _changes(place, "bench-http", VIP), goal=50)]
+    seen = await _changes(place, "bench-http", VIP, CHANGES)
+    return [Row("vservice.member_change", f"ms, p99 of {CHANGES}", seen, goal=50)]
 
 
-async def _changes(place: Crossing, identifier: str, vip: str) -> Series:
+async def _changes(place: Crossing, identifier: str, vip: str, count: int) -> Series:
     """The first of two members is drained and enabled in turn; all goes to the first as long as it may."""
     text = crossing.v_service(identifier, "HTTP", (vip, HTTP_PORT), _HTTP, algorithm="FIRST")
     await place.device.apply(text)
     async with _watching(place, f"{vip}:{HTTP_PORT}") as watcher:
         await watcher.until("a")
         batches = [
-            [await _change_ms(place.device, text, watcher, is_out) for is_out in _OUT_AND_BACK] for _ in range(CHANGE_BATCHES)
+            [await _change_ms(place.device, text, watcher, is_out) for is_out in (True, False) * (count // 2)]
+            for _ in range(CHANGE_BATCHES)
         ]
     return Series("seen by a client", tuple(round(_p99(batch), 3) for batch in batches))
 
@@ -195,9 +197,10 @@ async def _at_500(place: Crossing) -> list[Row]:
     # A worker that HAProxy replaced is still ending.
     await wait_until(lambda: len(device.pids("haproxy")) == 2)
     after = [await _memory_kb() for _ in range(MEMORY_SAMPLES)]
+    changes = await _changes(place, "bench-0", _vip(0), CHANGES_AT_500)
     return [
         Row("vservice.add_at_500", "ms", Series("CreateVService to an answer at its VIP", tuple(additions)), goal=300),
-        Row("vservice.member_change_at_500", _CHANGES_UNIT, await _changes(place, "bench-0", _vip(0))),
+        Row("vservice.member_change_at_500", f"ms, worst of {CHANGES_AT_500}", changes),
         *(_per_service(kind, before, after) for kind in _KINDS),
     ]
 
