@@ -5,13 +5,19 @@ and what it said of a vService that was deleted is never added to another one of
 forgotten.
 """
 
+import operator
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 _FRONTEND, _BACKEND = "0", "1"
+_ANSWERS = tuple(f"hrsp_{hundreds}xx" for hundreds in range(1, 6))
+_COUNTED = ("stot", "bin", "bout", "dcon", "dses", "ereq", "req_tot", "econ", "wredis", "wretr", *_ANSWERS)
+_NOTHING = frozenset({"", "0"})
+# What grows, where nothing has.
+_NEVER = (0,) * 13
 # In `show stat`, `show backend` and `show servers conn`.
 _LISTED = re.compile(
     r"^(vs\.[a-z0-9-]+\.(?:fe|po)\.[a-z0-9-]+)(?:,FRONTEND,.*|/(\S+) \d+/\d+ (\S+) (\d+) .*)?$",
@@ -78,10 +84,11 @@ def parse(text: str) -> Iterator[Row]:
     for line in text.splitlines():
         if line.startswith("# pxname,"):
             columns = {name: place for place, name in enumerate(line.removeprefix("# ").split(","))}
+            counted = operator.itemgetter(*(columns[name] for name in _COUNTED))
         elif line.startswith("vs."):
             cells = line.split(",")
             if len(cells) >= len(columns) > 0:
-                yield _row(cells, columns)
+                yield _row(cells, columns, is_used=not _NOTHING.issuperset(counted(cells)))
 
 
 def listed(text: str) -> set[Subject]:
@@ -118,6 +125,9 @@ class Ledger:
         """Whether what the row says is of a vService that is still the same."""
         if worker in self._same and _vservice(row.section) not in self._same[worker]:
             return False
+        if not any(row.growing):
+            # As of most rows, where there are many.
+            return True
         said = self._said.setdefault(worker, {})
         before = said.get((row.section, row.name), (0,) * len(row.growing))
         # A connection that a member did not accept is first counted for it, then taken away.
@@ -178,14 +188,22 @@ def _line(name: str) -> tuple[str, str]:
     return slot, namespace.partition(".")[0]
 
 
-def _row(cells: list[str], columns: dict[str, int]) -> Row:
+def _row(cells: list[str], columns: dict[str, int], *, is_used: bool) -> Row:
+    """`is_used`: whether anything was counted."""
+
     def number(column: str) -> int:
         return int(cells[columns[column]] or 0)
 
     kind = cells[columns["type"]]
     is_server = kind not in (_FRONTEND, _BACKEND)
+    name = cells[columns["svname"]] if is_server else ""
+    growing = _growing(number, kind, is_server=is_server) if is_used else _NEVER
+    return Row(cells[columns["pxname"]], name, cells[columns["addr"]], number("scur"), number("qcur"), growing)
+
+
+def _growing(number: Callable[[str], int], kind: str, *, is_server: bool) -> tuple[int, ...]:
     moved, retried = number("wredis"), number("wretr")
-    growing = (
+    return (
         # HAProxy counts it for each member that was tried; here it counts where it stayed.
         number("stot") - moved * is_server,
         number("bin"),
@@ -195,10 +213,8 @@ def _row(cells: list[str], columns: dict[str, int]) -> Row:
         number("req_tot") * (kind == _FRONTEND),
         number("econ") + (moved + retried) * is_server,
         moved + retried,
-        *(number(f"hrsp_{hundreds}xx") for hundreds in range(1, 6)),
+        *(number(column) for column in _ANSWERS),
     )
-    name = cells[columns["svname"]] if is_server else ""
-    return Row(cells[columns["pxname"]], name, cells[columns["addr"]], number("scur"), number("qcur"), growing)
 
 
 def _vservice(section: str) -> str:

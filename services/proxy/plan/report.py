@@ -93,10 +93,25 @@ def _round(desired: model.Desired, observed: Observed) -> _Round:
 
 
 def _vservice(vservice: model.VService, judged: _Round, previous: Status | None) -> v_service_pb2.VServiceStatus:
-    before = _before(vservice, previous)
+    # What was said before counts only where the running HAProxy does not tell all.
+    before = _before(vservice, previous) if judged.observed.unknown or not judged.is_current else _Before()
+    found = (
+        tuple(_frontend(vservice, each, judged, was_ready=each.name in before.ready) for each in vservice.frontends),
+        tuple(_member(vservice, pool, each, judged, before) for pool in vservice.pools for each in pool.members),
+    )
+    # Most are as they were the last time.
+    remembered, status = vservice.memo.get("report", (None, None))
+    if remembered != (found, judged.pending) or not isinstance(status, v_service_pb2.VServiceStatus):
+        status = _said(vservice, *found, judged.pending)
+        vservice.memo["report"] = (found, judged.pending), status
+    return status
 
+
+def _said(
+    vservice: model.VService, frontends: Sequence[_Judgement], members: Sequence[_Judgement], pending: AbstractSet[str]
+) -> v_service_pb2.VServiceStatus:
     def part(found: _Judgement) -> v_service_pb2.PartStatus:
-        state = status_pb2.STATE_PENDING if found.reason in judged.pending else status_pb2.STATE_ERROR
+        state = status_pb2.STATE_PENDING if found.reason in pending else status_pb2.STATE_ERROR
         return v_service_pb2.PartStatus(
             name=found.name,
             state=status_pb2.STATE_READY if found.reason == "OK" else state,
@@ -106,14 +121,13 @@ def _vservice(vservice: model.VService, judged: _Round, previous: Status | None)
             observed_generation=vservice.generation,
         )
 
-    frontends = [part(_frontend(vservice, each, judged, was_ready=each.name in before.ready)) for each in vservice.frontends]
-    members = [part(_member(vservice, pool, each, judged, before)) for pool in vservice.pools for each in pool.members]
+    ways, ends = [part(each) for each in frontends], [part(each) for each in members]
     return v_service_pb2.VServiceStatus(
         observed_generation=vservice.generation,
-        state=_sum({part.state for part in frontends}, {part.state for part in members}),
-        conditions=[_condition("Programmed", [*frontends, *members]), _condition("Healthy", members)],
-        frontends=frontends,
-        members=members,
+        state=_sum({part.state for part in ways}, {part.state for part in ends}),
+        conditions=[_condition("Programmed", [*ways, *ends]), _condition("Healthy", ends)],
+        frontends=ways,
+        members=ends,
     )
 
 

@@ -356,3 +356,17 @@ def test_a_vservice_that_another_release_took_says_so_and_the_others_are_ready()
     assert isinstance(web, v_service_pb2.VServiceStatus)
     assert (old.state, old.observed_generation, conditions(old)) == (ERROR, 7, {"Programmed": "INVALID_FIELD"})
     assert web.state == READY
+
+
+def test_what_is_said_again_is_what_would_be_said_anew() -> None:
+    """Of the very same vService, whatever became of it meanwhile."""
+    wanted = desired(with_members(member("a1", 5), member("b1", 6)))
+    seen = served(wanted)
+    silent = dataclasses.replace(seen, down={target(5): "does not answer"})
+    elsewhere = dataclasses.replace(seen, listeners=frozenset())
+    for first in (seen, silent, elsewhere, plan.Observed(sample.LIMITS)):
+        for second in (seen, silent, elsewhere, plan.Observed(sample.LIMITS)):
+            reported(wanted, first)
+            fresh = desired(*map(dataclasses.replace, wanted.services))
+            assert reported(wanted, second) == reported(fresh, second)
+            assert reported(wanted, second, SILENT) == reported(fresh, second, SILENT)

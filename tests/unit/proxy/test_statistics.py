@@ -222,6 +222,22 @@ def test_several_answers_are_read_one_after_the_other() -> None:
     assert [(each.section, each.name) for each in plan.rows(text)] == [(FRONTEND, ""), (POOL, OWN[0]), (POOL, "")]
 
 
+@pytest.mark.parametrize(
+    "column",
+    [
+        *("stot", "bin", "bout", "dcon", "dses", "ereq", "req_tot", "econ", "wredis", "wretr"),
+        *("hrsp_1xx", "hrsp_2xx", "hrsp_3xx", "hrsp_4xx", "hrsp_5xx"),
+    ],
+)
+def test_every_number_counts_though_it_is_the_only_one(column: str) -> None:
+    """A row of which nothing is counted is passed over."""
+    ledger = plan.Ledger(0.0)
+    kinds = row(FRONTEND, "FRONTEND", **{column: 7}), row(POOL, *OWN, **{column: 7})
+    take(ledger, 1, *kinds)
+    totals = {**ledger.totals(FRONTEND), **ledger.totals(POOL)}
+    assert any(7 in map(abs, total) for total in totals.values())
+
+
 def test_every_number_of_haproxys_has_its_place() -> None:
     ledger = plan.Ledger(1_700_000_000.5)
     codes = {"hrsp_1xx": 1, "hrsp_2xx": 2, "hrsp_3xx": 3, "hrsp_4xx": 4, "hrsp_5xx": 5}
