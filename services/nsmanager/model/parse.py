@@ -2,7 +2,8 @@
 
 import dataclasses
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from crossns import errors, names
 from crossns.v1 import interface_pb2, route_pb2, route_table_pb2, v_service_pb2
@@ -43,6 +44,25 @@ _BOND_MODES = {
 }
 
 
+_ARP_IGNORE = {
+    route_table_pb2.ARP_IGNORE_NEVER: 0,
+    route_table_pb2.ARP_IGNORE_OTHER_LINK: 1,
+    route_table_pb2.ARP_IGNORE_OTHER_SUBNET: 2,
+    route_table_pb2.ARP_IGNORE_HOST_SCOPE: 3,
+    route_table_pb2.ARP_IGNORE_ALWAYS: 8,
+}
+_ARP_ANNOUNCE = {
+    route_table_pb2.ARP_ANNOUNCE_ANY: 0,
+    route_table_pb2.ARP_ANNOUNCE_SAME_SUBNET: 1,
+    route_table_pb2.ARP_ANNOUNCE_BEST: 2,
+}
+_REVERSE_PATH_FILTER = {
+    route_table_pb2.REVERSE_PATH_FILTER_OFF: 0,
+    route_table_pb2.REVERSE_PATH_FILTER_STRICT: 1,
+    route_table_pb2.REVERSE_PATH_FILTER_LOOSE: 2,
+}
+
+
 def route_table(message: route_table_pb2.RouteTable) -> Table:
     """Raises InvalidSpec. `index` is the allocated one, 0 before there is one."""
     spec = message.spec
@@ -50,7 +70,9 @@ def route_table(message: route_table_pb2.RouteTable) -> Table:
     field.check_text("spec.display_name", spec.display_name, DISPLAY_NAME_MAX)
     field.check_text("spec.description", spec.description, DESCRIPTION_MAX)
     field.check_range("spec.index", spec.index, 0, INDEX_MAX)
-    return Table(message.name, names.resource_id(message.name), message.status.index, spec.forwarding, message.generation)
+    return Table(
+        message.name, names.resource_id(message.name), message.status.index, spec.forwarding, message.generation, _conf(spec)
+    )
 
 
 def interface(message: interface_pb2.Interface) -> Link:
@@ -124,6 +146,22 @@ def vips(message: v_service_pb2.VService) -> tuple[Vip, ...]:
         )
         for frontend in message.spec.frontends
     )
+
+
+def _conf(spec: route_table_pb2.RouteTableSpec) -> dict[str, int]:
+    """The kernel's numbers (Documentation/networking/ip-sysctl) for what is asked."""
+    asked: list[tuple[str, str, int, Mapping[Any, int]]] = [
+        ("arp_ignore", "spec.arp.ignore", spec.arp.ignore, _ARP_IGNORE),
+        ("arp_announce", "spec.arp.announce", spec.arp.announce, _ARP_ANNOUNCE),
+        ("rp_filter", "spec.reverse_path_filter", spec.reverse_path_filter, _REVERSE_PATH_FILTER),
+    ]
+    conf = {"arp_filter": int(spec.arp.filter)} if spec.arp.HasField("filter") else {}
+    for sysctl, path, value, numbers in asked:
+        if value and value not in numbers:
+            raise errors.InvalidSpec(path, "is not a known value: the client may be newer than the device")
+        if value:
+            conf[sysctl] = numbers[value]
+    return conf
 
 
 def _link_name(message: interface_pb2.Interface, kind: str) -> str:
