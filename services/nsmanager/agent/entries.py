@@ -4,6 +4,7 @@ Called by `observe` for a snapshot, and by `rules` and `neighbors` before each c
 among thousands of others ours are found by the bytes of their mark, and nothing else is decoded.
 """
 
+import errno
 import ipaddress
 import socket
 import struct
@@ -15,7 +16,7 @@ from pyroute2.netlink.rtnl.fibmsg import fibmsg
 from pyroute2.netlink.rtnl.ndmsg import NTF_PROXY, NUD_PERMANENT, ndmsg
 
 from crossns import entry
-from services.nsmanager.agent.rtnl import Rtnl
+from services.nsmanager.agent.rtnl import Refused, Rtnl
 
 # linux/fib_rules.h, linux/neighbour.h
 FRA_PROTOCOL, NDA_PROTOCOL = 21, 12
@@ -35,7 +36,13 @@ _MARKED_RULE, _MARKED_NEIGHBOR = _marked(FRA_PROTOCOL), _marked(NDA_PROTOCOL)
 
 def rules(rtnl: Rtnl) -> list[entry.Rule]:
     """In the order in which the kernel asks them."""
-    found = rtnl.dump(RTM_GETRULE, fibmsg(), _MARKED_RULE)
+    try:
+        found = rtnl.dump(RTM_GETRULE, fibmsg(), _MARKED_RULE)
+    except Refused as refused:
+        # A kernel that was built without policy routing has none.
+        if refused.code != errno.EOPNOTSUPP:
+            raise
+        return []
     return [_rule(message) for message in found if message.get_attr("FRA_PROTOCOL") == entry.PROTOCOL and _is_known(message)]
 
 
