@@ -9,24 +9,21 @@ import ipaddress
 from pyroute2.netlink.rtnl import RTM_DELRULE, RTM_NEWRULE
 from pyroute2.netlink.rtnl.fibmsg import fibmsg
 
-from crossns import entry, errors
+from crossns import entry
 from services.nsmanager.agent import entries
-from services.nsmanager.agent.rtnl import NLM_F_CREATE, NLM_F_EXCL, Refused, Rtnl, fault
+from services.nsmanager.agent.rtnl import NLM_F_CREATE, Refused, Rtnl, fault
 
 # The header has one byte for a table, the attribute all of it (linux/rtnetlink.h).
 _RT_TABLE_COMPAT = 252
 
 
 def put(rtnl: Rtnl, wanted: entry.PutRule) -> None:
-    # Without NLM_F_EXCL the kernel would keep two of it.
+    """What is there is looked for here: NLM_F_EXCL takes one that selects more for the same, without it the kernel keeps two."""
     if wanted.rule in entries.rules(rtnl):
         return
     try:
-        rtnl.change(RTM_NEWRULE, _request(wanted.rule), NLM_F_CREATE | NLM_F_EXCL)
+        rtnl.change(RTM_NEWRULE, _request(wanted.rule), NLM_F_CREATE)
     except Refused as refused:
-        if refused.code == errno.EEXIST:
-            message = f"the table has the same rule at {wanted.rule.priority} from somebody else: it stays; remove it"
-            raise errors.PermanentError("FOREIGN_OBJECT", message, priority=wanted.rule.priority) from refused
         raise fault(refused, f"add the rule at {wanted.rule.priority}", priority=wanted.rule.priority) from refused
 
 
