@@ -11,7 +11,16 @@ from crossns import errors
 # The services that own resources, in the order in which they are drawn. A reference or a status part stands below one of them.
 SERVICES = ("nsmanager", "proxy")
 # Collection -> the service whose `desired/` holds it.
-OWNERS = {"routeTables": "nsmanager", "interfaces": "nsmanager", "routes": "nsmanager", "vServices": "proxy"}
+OWNERS = {
+    "routeTables": "nsmanager",
+    "interfaces": "nsmanager",
+    "routes": "nsmanager",
+    "rules": "nsmanager",
+    "neighbors": "nsmanager",
+    "vServices": "proxy",
+}
+# Collection below a route table -> the variable of its ids.
+NESTED = {"routes": "route", "rules": "rule", "neighbors": "neighbor"}
 
 ID_MAX = 63
 _ID = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -20,6 +29,8 @@ OBSERVERS = {
     "routeTables": ("nsmanager",),
     "interfaces": ("nsmanager",),
     "routes": ("nsmanager",),
+    "rules": ("nsmanager",),
+    "neighbors": ("nsmanager",),
     "vServices": ("proxy", "nsmanager"),
 }
 DEFAULT_TABLE = "routeTables/default"
@@ -62,11 +73,12 @@ def owner(name: str) -> str:
 
 def check(name: str, expected: str, field: str) -> str:
     """`name` if it is a well-formed name of the collection `expected`; InvalidSpec otherwise."""
-    form = "routeTables/{table}/routes/{route}" if expected == "routes" else f"{expected}/{{id}}"
+    is_nested = expected in NESTED
+    form = f"routeTables/{{table}}/{expected}/{{{NESTED[expected]}}}" if is_nested else f"{expected}/{{id}}"
     if not name:
         raise errors.InvalidSpec(field, f"is required: give `{form}`", reason="REQUIRED_FIELD")
     parts = name.split("/")
-    shape = ["routeTables", None, "routes", None] if expected == "routes" else [expected, None]
+    shape = ["routeTables", None, expected, None] if is_nested else [expected, None]
     fits = len(parts) == len(shape) and all(want in (None, part) for part, want in zip(parts, shape, strict=True))
     if not fits or not all(_ID.fullmatch(part) for part, want in zip(parts, shape, strict=True) if want is None):
         shown = errors.bounded(repr(name))
@@ -99,7 +111,7 @@ class Keys:
         return f"{self.prefix}status/{name}"
 
     def claim(self, kind: str, key: str) -> str:
-        """`kind`: index, link, vip, deleting."""
+        """`kind`: index, link, rule, vip, deleting and others."""
         return f"{self.prefix}claims/{kind}/{key}"
 
     def ref(self, target: str, referrer: str) -> str:

@@ -8,6 +8,8 @@ from typing import Literal
 
 import msgspec
 
+from crossns import entry, message, sysctl
+
 # The mark of what is ours: rtm_protocol of routes, IFA_PROTO of addresses (two values, so that a VIP is told from an
 # interface's own address). 0..31 are the kernel's and iproute2's; these are unassigned in rt_protos.
 ROUTE_PROTOCOL = 0xC5
@@ -19,8 +21,7 @@ MARK_PREFIX = "interfaces."
 WAS_PREFIX = "was."
 
 
-class Message(msgspec.Struct, frozen=True, tag=True, kw_only=True, omit_defaults=True):
-    """Base of everything on the wire: a frozen value that knows its own tag."""
+Message = message.Message
 
 
 class Token(msgspec.Struct, frozen=True):
@@ -156,7 +157,9 @@ class Link(Message, frozen=True):
     master: str = ""
     parent_index: int = 0
     # Kind-specific attributes as text: vlan_id, vni, local, remote, port, mode, stp, owner_uid.
-    attributes: dict[str, str] = {}
+    attributes: dict[str, str] = msgspec.field(default_factory=dict)
+    # Its own values of `sysctl.LinkName`; those that are 0 are left out.
+    sysctls: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 class Address(Message, frozen=True):
@@ -184,19 +187,21 @@ class Route(Message, frozen=True):
 
 
 class Snapshot(Message, frozen=True):
-    """Everything that nsmanager plans with, of one namespace. `routes` holds only routes with our mark."""
+    """Everything that nsmanager plans with, of one namespace. `routes`, `rules` and `neighbors` hold only those with our mark."""
 
     cookie: int
     links: tuple[Link, ...]
     addresses: tuple[Address, ...]
     routes: tuple[Route, ...]
     sysctls: dict[str, str]
+    rules: tuple[entry.Rule, ...] = ()
+    neighbors: tuple[entry.Neighbor, ...] = ()
 
 
 class Changed(Message, frozen=True):
     """Event: the namespace changed in one of these ways since the last one; look again."""
 
-    kinds: tuple[Literal["link", "address", "route", "overrun"], ...]
+    kinds: tuple[Literal["link", "address", "route", "rule", "neighbor", "overrun"], ...]
 
 
 class Dump(Message, frozen=True):
@@ -214,7 +219,7 @@ class CreateLink(Message, frozen=True):
     kind: Literal["bridge", "macvlan", "vlan", "vxlan", "bond", "dummy", "tap"]
     parent: str = ""
     table: str = ""
-    attributes: dict[str, str] = {}
+    attributes: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 class DeleteLink(Message, frozen=True):
@@ -252,7 +257,7 @@ class SetLink(Message, frozen=True):
     mtu: int | None = None
     up: bool | None = None
     master: str | None = None
-    attributes: dict[str, str] = {}
+    attributes: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 class AddAddress(Message, frozen=True):
@@ -281,13 +286,6 @@ class RemoveRoute(Message, frozen=True):
     """Remove a route with our mark. -> None"""
 
     route: Route
-
-
-class SetSysctl(Message, frozen=True):
-    """Set one of the table's own sysctls. -> None"""
-
-    name: Literal["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding", "net.ipv4.ip_nonlocal_bind", "net.ipv6.ip_nonlocal_bind"]
-    value: str
 
 
 class OpenSocket(Message, frozen=True):
@@ -321,7 +319,8 @@ AgentOperation = (
     | RemoveAddress
     | PutRoute
     | RemoveRoute
-    | SetSysctl
+    | entry.Operation
+    | sysctl.Operation
     | OpenSocket
     | Statistics
 )

@@ -12,14 +12,30 @@ from google.protobuf import field_mask_pb2
 from google.protobuf.message import Message
 
 from crossns import errors, names
-from crossns.v1 import interface_pb2, route_pb2, route_table_pb2, status_pb2, v_service_pb2
+from crossns.v1 import interface_pb2, neighbor_pb2, route_pb2, route_table_pb2, rule_pb2, status_pb2, v_service_pb2
 
-Resource = route_table_pb2.RouteTable | interface_pb2.Interface | route_pb2.Route | v_service_pb2.VService
-Status = route_table_pb2.RouteTableStatus | interface_pb2.InterfaceStatus | route_pb2.RouteStatus | v_service_pb2.VServiceStatus
+Resource = (
+    route_table_pb2.RouteTable
+    | interface_pb2.Interface
+    | route_pb2.Route
+    | rule_pb2.Rule
+    | neighbor_pb2.Neighbor
+    | v_service_pb2.VService
+)
+Status = (
+    route_table_pb2.RouteTableStatus
+    | interface_pb2.InterfaceStatus
+    | route_pb2.RouteStatus
+    | rule_pb2.RuleStatus
+    | neighbor_pb2.NeighborStatus
+    | v_service_pb2.VServiceStatus
+)
 MESSAGES: Mapping[str, type[Resource]] = {
     "routeTables": route_table_pb2.RouteTable,
     "interfaces": interface_pb2.Interface,
     "routes": route_pb2.Route,
+    "rules": rule_pb2.Rule,
+    "neighbors": neighbor_pb2.Neighbor,
     "vServices": v_service_pb2.VService,
 }
 LABELS_MAX = 64

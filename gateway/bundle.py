@@ -13,8 +13,9 @@ from crossns.resource import Resource, overwrite
 from crossns.v1 import config_pb2
 from gateway import kind, reference
 
-# Each stands on the ones before it. A route stands on interfaces, too: its gateways must lie in a prefix of one.
-ORDER = ("routeTables", "interfaces", "routes", "vServices")
+# Each stands on the ones before it. A route stands on interfaces, too: its gateways must lie in a prefix of one. A rule comes
+# after the routes that it sends packets to.
+ORDER = ("routeTables", "interfaces", "routes", "rules", "neighbors", "vServices")
 
 
 @dataclass(frozen=True, slots=True)

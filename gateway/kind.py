@@ -12,9 +12,9 @@ from google.protobuf.descriptor import MethodDescriptor
 
 from crossns import names
 from crossns.resource import MESSAGES, Resource
-from crossns.v1 import config_pb2, interface_pb2, route_pb2, route_table_pb2, v_service_pb2
+from crossns.v1 import config_pb2, interface_pb2, neighbor_pb2, route_pb2, route_table_pb2, rule_pb2, v_service_pb2
 
-_FILES = (route_table_pb2, interface_pb2, route_pb2, v_service_pb2)
+_FILES = (route_table_pb2, interface_pb2, route_pb2, rule_pb2, neighbor_pb2, v_service_pb2)
 _SERVICES = {service.name: service for file in _FILES for service in file.DESCRIPTOR.services_by_name.values()}
 
 

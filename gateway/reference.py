@@ -12,7 +12,7 @@ from crossns.resource import Resource
 # What the name alone tells.
 _BY_NAME: Mapping[str, Callable[[str], tuple[str, ...]]] = {
     "routeTables": lambda name: (name,),
-    "routes": lambda name: (names.parent(name),),
+    **dict.fromkeys(names.NESTED, lambda name: (names.parent(name),)),
 }
 
 

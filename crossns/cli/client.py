@@ -16,7 +16,7 @@ from typing import Any
 import click
 from grpc import aio
 
-from crossns import errors, rpc, settings, telemetry
+from crossns import errors, names, rpc, settings, telemetry
 from crossns.cli import options
 from crossns.cli.kinds import Kind, of_name
 from crossns.resource import Resource
@@ -25,10 +25,14 @@ from crossns.v1 import (
     events_pb2_grpc,
     interface_pb2,
     interface_pb2_grpc,
+    neighbor_pb2,
+    neighbor_pb2_grpc,
     route_pb2,
     route_pb2_grpc,
     route_table_pb2,
     route_table_pb2_grpc,
+    rule_pb2,
+    rule_pb2_grpc,
     v_service_pb2,
     v_service_pb2_grpc,
 )
@@ -37,6 +41,8 @@ _SERVICES: dict[str, tuple[Any, Callable[[aio.Channel], Any]]] = {
     "routeTables": (route_table_pb2, route_table_pb2_grpc.RouteTablesStub),
     "interfaces": (interface_pb2, interface_pb2_grpc.InterfacesStub),
     "routes": (route_pb2, route_pb2_grpc.RoutesStub),
+    "rules": (rule_pb2, rule_pb2_grpc.RulesStub),
+    "neighbors": (neighbor_pb2, neighbor_pb2_grpc.NeighborsStub),
     "vServices": (v_service_pb2, v_service_pb2_grpc.VServicesStub),
 }
 _PAGE_SIZE = 1000
@@ -101,8 +107,8 @@ class Client:
         return found
 
     async def list(self, kind: Kind, table: str = "-") -> AsyncIterator[Resource]:
-        """All of a kind, by name; `table` limits routes to one table's."""
-        parent = {"parent": f"routeTables/{table}"} if kind.collection == "routes" else {}
+        """All of a kind, by name; `table` limits what is below a table to that one's."""
+        parent = {"parent": f"routeTables/{table}"} if kind.collection in names.NESTED else {}
         token = ""
         while True:
             page = await self._invoke(kind, f"List{kind.name}s", page_size=_PAGE_SIZE, page_token=token, **parent)

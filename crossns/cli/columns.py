@@ -13,7 +13,7 @@ from crossns import names
 from crossns.cli import part
 from crossns.cli.kinds import short_name
 from crossns.resource import Resource
-from crossns.v1 import interface_pb2, route_pb2, route_table_pb2, status_pb2, v_service_pb2
+from crossns.v1 import interface_pb2, neighbor_pb2, route_pb2, route_table_pb2, rule_pb2, status_pb2, v_service_pb2
 
 _COLOURS = {"READY": "green", "PENDING": "yellow", "DEGRADED": "yellow", "DELETING": "yellow", "ERROR": "red"}
 # Why something is not READY is cut to this in a table; `describe` has all of it.
@@ -52,6 +52,25 @@ def via(route: route_pb2.Route) -> str:
         " ".join(filter(None, (hop.address, names.resource_id(hop.interface), f"weight {hop.weight}" if hop.weight > 1 else "")))
         for hop in route.spec.gateways
     )
+
+
+def selector(rule: rule_pb2.Rule) -> str:
+    """As `ip rule` writes it: `from 10.0.0.0/8 iif a-lan fwmark 0x1/0xff`; `from all` where it selects nothing in particular."""
+    spec = rule.spec
+    words = [f"from {spec.source or 'all'}"]
+    if spec.destination:
+        words.append(f"to {spec.destination}")
+    if spec.interface:
+        words.append(f"iif {names.resource_id(spec.interface)}")
+    if spec.mark or spec.mark_mask:
+        words.append(f"fwmark {spec.mark:#x}" + (f"/{spec.mark_mask:#x}" if spec.mark_mask else ""))
+    return " ".join(words)
+
+
+def action(rule: rule_pb2.Rule) -> str:
+    """`lookup 100`, or what else is done with a packet."""
+    name = rule_pb2.RuleAction.Name(rule.spec.action or rule_pb2.RULE_ACTION_LOOKUP).removeprefix("RULE_ACTION_").lower()
+    return f"{name} {rule.spec.kernel_table}" if rule.spec.kernel_table else name
 
 
 def endpoint(end: v_service_pb2.Frontend | v_service_pb2.Member) -> str:
@@ -93,6 +112,15 @@ def _route(route: route_pb2.Route) -> list[str]:
     return [route.spec.destination, via(route), str(route.spec.metric or "")]
 
 
+def _rule(rule: rule_pb2.Rule) -> list[str]:
+    return [str(rule.spec.priority), selector(rule), action(rule)]
+
+
+def _neighbor(neighbor: neighbor_pb2.Neighbor) -> list[str]:
+    spec = neighbor.spec
+    return [spec.address, names.resource_id(spec.interface), "answered for" if spec.proxy else spec.mac_address]
+
+
 def _v_service(service: v_service_pb2.VService) -> list[str]:
     members = sum(len(pool.members) for pool in service.spec.pools)
     fronts = few([endpoint(front) for front in service.spec.frontends])
@@ -104,6 +132,8 @@ _KINDS: dict[str, tuple[list[str], Callable[[Any], list[str]]]] = {
     "routeTables": (["INDEX", "FORWARDS", "DESCRIPTION"], _route_table),
     "interfaces": (["TABLE", "LINK", "KIND", "ADDRESSES"], _interface),
     "routes": (["DESTINATION", "VIA", "METRIC"], _route),
+    "rules": (["PRIORITY", "SELECTS", "ACTION"], _rule),
+    "neighbors": (["ADDRESS", "INTERFACE", "MAC"], _neighbor),
     "vServices": (["PROTOCOL", "LISTENS ON", "FRONTENDS", "SERVING"], _v_service),
 }
 

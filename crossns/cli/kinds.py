@@ -23,6 +23,8 @@ KINDS = (
     Kind("RouteTable", "routeTables", "route_table", ("table", "tables", "rt")),
     Kind("Interface", "interfaces", "interface", ("if", "link", "links")),
     Kind("Route", "routes", "route", ("r",)),
+    Kind("Rule", "rules", "rule", ()),
+    Kind("Neighbor", "neighbors", "neighbor", ("neighbour", "neighbours", "neigh", "arp")),
     Kind("VService", "vServices", "v_service", ("service", "services", "svc")),
 )
 BY_COLLECTION = {kind.collection: kind for kind in KINDS}
@@ -45,24 +47,24 @@ def of_name(name: str) -> Kind:
     """The kind of the resource that a full name such as `routeTables/tenant-a` names."""
     kind = BY_COLLECTION.get(names.collection(name))
     if kind is None:
-        forms = "routeTables/ID, interfaces/ID, routeTables/ID/routes/ID or vServices/ID"
+        forms = "routeTables/ID, interfaces/ID, routeTables/ID/routes/ID (or rules, neighbors) or vServices/ID"
         raise errors.InvalidSpec("NAME", f"{errors.bounded(name)!r} is not the full name of a resource: write {forms}")
     names.check(name, kind.collection, "NAME")
     return kind
 
 
 def full_name(kind: Kind, name: str) -> str:
-    """The full name for what a person wrote: an id, `TABLE/ROUTE` for a route, or the full name."""
+    """The full name for what a person wrote: an id, `TABLE/ID` for what is below a table, or the full name."""
     if names.collection(name) == kind.collection:
         return names.check(name, kind.collection, "NAME")
-    if kind.collection != "routes":
+    if kind.collection not in names.NESTED:
         return f"{kind.collection}/{names.check_id(name, 'NAME')}"
-    table, _, route = name.partition("/")
-    return f"routeTables/{names.check_id(table, 'TABLE')}/routes/{names.check_id(route, 'ROUTE')}"
+    table, _, below = name.partition("/")
+    return f"routeTables/{names.check_id(table, 'TABLE')}/{kind.collection}/{names.check_id(below, kind.field.upper())}"
 
 
 def short_name(name: str) -> str:
-    """As `full_name` takes it beside the kind: the id, `TABLE/ROUTE` for a route."""
+    """As `full_name` takes it beside the kind: the id, `TABLE/ID` for what is below a table."""
     above = names.parent(name)
     return f"{names.resource_id(above)}/{names.resource_id(name)}" if above else names.resource_id(name)
 

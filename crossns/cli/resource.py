@@ -10,7 +10,7 @@ from crossns.cli.client import Client
 from crossns.v1 import config_pb2
 
 # What refers to others goes before what is referred to.
-_DELETION_ORDER = ("vServices", "routes", "interfaces", "routeTables")
+_DELETION_ORDER = ("vServices", "neighbors", "rules", "routes", "interfaces", "routeTables")
 
 
 @click.command()
@@ -21,9 +21,9 @@ _DELETION_ORDER = ("vServices", "routes", "interfaces", "routeTables")
 @options.output
 @client.remote()
 async def get(api: Client, kind: str, name: str | None, table: str | None, labels: dict[str, str], form: str) -> None:
-    """Print all resources of a KIND (tables, interfaces, routes, services), or the one called NAME.
+    """Print all resources of a KIND (tables, interfaces, routes, rules, neighbors, services), or the one called NAME.
 
-    NAME is an id, TABLE/ROUTE for a route, or a full name; a full name may also stand alone.
+    NAME is an id, TABLE/ID for a route, rule or neighbor, or a full name; a full name may also stand alone.
 
     Examples: crossns get tables; crossns get service web -o yaml; crossns get routes --table dmz
     """

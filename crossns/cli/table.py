@@ -56,9 +56,7 @@ async def show(api: Client, name: str, form: str) -> None:
 
 @table.command()
 @click.argument("name")
-@click.option(
-    "--evacuate", is_flag=True, help="pull network cards back to default, delete the virtual interfaces and routes in it"
-)
+@click.option("--evacuate", is_flag=True, help="pull network cards back to default, delete the rest of what is in it")
 @click.option("--allow-missing", is_flag=True, help="a table that does not exist is as good as deleted")
 @options.no_wait
 @client.remote()

@@ -22,7 +22,7 @@ _COLOURS = {"CREATED": "green", "DELETING": "yellow", "DELETED": "red"}
     "words",
     multiple=True,
     metavar="KIND",
-    help="only tables, interfaces, routes or services; may be given several times",
+    help="only tables, interfaces, routes, rules, neighbors or services; may be given several times",
 )
 @click.option("--resume", "resume_token", default="", metavar="TOKEN", help="go on behind the event that carried it")
 @click.option(

@@ -77,7 +77,7 @@ class Device:
         """Delete every resource but `routeTables/default`, and wait until all are gone."""
         await wait_until(self.serves)
         gone: list[str] = []
-        for collection in ("vServices", "routes", "interfaces", "routeTables"):
+        for collection in ("vServices", "neighbors", "rules", "routes", "interfaces", "routeTables"):
             kind = kinds.BY_COLLECTION[collection]
             found = [each.name async for each in self.client.list(kind) if each.name != names.DEFAULT_TABLE]
             await asyncio.gather(*(self._delete_patiently(name) for name in found))

@@ -3,7 +3,7 @@
 from crossns import rpc
 from crossns.reconcile import Reconciler, Rooms
 from crossns.service import App, Context
-from crossns.v1 import interface_pb2_grpc, route_pb2_grpc, route_table_pb2_grpc
+from crossns.v1 import interface_pb2_grpc, neighbor_pb2_grpc, route_pb2_grpc, route_table_pb2_grpc, rule_pb2_grpc
 from services.nsmanager import driver, model, plan, servicer
 
 
@@ -26,5 +26,10 @@ async def build(context: Context) -> App:
             servicer.Interfaces(registries["interfaces"]),
         ),
         "crossns.v1.Routes": (route_pb2_grpc.add_RoutesServicer_to_server, servicer.Routes(registries["routes"])),
+        "crossns.v1.Rules": (rule_pb2_grpc.add_RulesServicer_to_server, servicer.Rules(registries["rules"])),
+        "crossns.v1.Neighbors": (
+            neighbor_pb2_grpc.add_NeighborsServicer_to_server,
+            servicer.Neighbors(registries["neighbors"]),
+        ),
     }
     return App(services, (device.run, loop.run))

@@ -16,9 +16,18 @@ from crossns import names, resource, settings, store
 from crossns.etcd.client import EtcdStore
 from crossns.testing.device import Device, doc, wait_until
 from crossns.v1 import interface_pb2 as interface
-from crossns.v1 import interface_pb2_grpc, route_pb2_grpc, route_table_pb2_grpc, v_service_pb2_grpc
+from crossns.v1 import (
+    interface_pb2_grpc,
+    neighbor_pb2_grpc,
+    route_pb2_grpc,
+    route_table_pb2_grpc,
+    rule_pb2_grpc,
+    v_service_pb2_grpc,
+)
+from crossns.v1 import neighbor_pb2 as neighbor
 from crossns.v1 import route_pb2 as route
 from crossns.v1 import route_table_pb2 as table
+from crossns.v1 import rule_pb2 as rule
 from crossns.v1 import v_service_pb2 as service
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
@@ -47,6 +56,14 @@ def make_interface(identifier: str, spec: Spec) -> Any:
 
 def make_route(spec: Spec, parent: str = "routeTables/a") -> Any:
     return route.CreateRouteRequest(parent=parent, route_id="r", route=_of("routes", spec))
+
+
+def make_rule(spec: Spec) -> Any:
+    return rule.CreateRuleRequest(parent="routeTables/a", rule_id="r", rule=_of("rules", {"priority": 9, **spec}))
+
+
+def make_neighbor(spec: Spec) -> Any:
+    return neighbor.CreateNeighborRequest(parent="routeTables/a", neighbor_id="n", neighbor=_of("neighbors", spec))
 
 
 def make_service(**changed: Any) -> Any:
@@ -167,6 +184,31 @@ CALLS = {
         "TARGET_NOT_FOUND",
         "create it first",
     ),
+    "rule of no family": Call("CreateRule", make_rule({"kernelTable": 9}), "INVALID_ARGUMENT", "REQUIRED_FIELD", "IPV4 or IPV6"),
+    "rule in place of the kernel's own": Call(
+        "CreateRule", make_rule({"priority": 32766, "source": "10.0.0.0/8"}), "INVALID_ARGUMENT", "INVALID_FIELD", "1..32765"
+    ),
+    "rule for a missing interface": Call(
+        "CreateRule",
+        make_rule({"source": "10.0.0.0/8", "interface": "interfaces/none", "kernelTable": 9}),
+        "FAILED_PRECONDITION",
+        "TARGET_NOT_FOUND",
+        "create it first",
+    ),
+    "neighbour without a MAC address": Call(
+        "CreateNeighbor",
+        make_neighbor({"address": "10.0.0.9", "interface": "interfaces/x0"}),
+        "INVALID_ARGUMENT",
+        "REQUIRED_FIELD",
+        "or set proxy",
+    ),
+    "ARP behaviour that nobody knows": Call(
+        "UpdateRouteTable",
+        table.UpdateRouteTableRequest(route_table=_of("routeTables", {"reversePathFilter": 9}, "routeTables/a")),
+        "INVALID_ARGUMENT",
+        "INVALID_FIELD",
+        "spec.reverse_path_filter",
+    ),
     "stale etag": Call(
         "UpdateRouteTable",
         table.UpdateRouteTableRequest(
@@ -232,6 +274,8 @@ STUBS = {
     "RouteTable": route_table_pb2_grpc.RouteTablesStub,
     "Interface": interface_pb2_grpc.InterfacesStub,
     "Route": route_pb2_grpc.RoutesStub,
+    "Rule": rule_pb2_grpc.RulesStub,
+    "Neighbor": neighbor_pb2_grpc.NeighborsStub,
     "VService": v_service_pb2_grpc.VServicesStub,
 }
 

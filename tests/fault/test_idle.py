@@ -27,6 +27,8 @@ async def test_idle_device_writes_neither_to_etcd_nor_to_the_kernel(
         doc("interfaces/vx", routeTable="routeTables/s", vxlan={"vni": 5, "local": "10.0.0.1"}),
         doc("interfaces/br", routeTable="routeTables/s", bridge={"ports": ["interfaces/tap", "interfaces/vx"]}),
         doc("routeTables/s/routes/r", destination="0.0.0.0/0", gateways=[{"address": "10.0.0.9"}, {"address": "10.0.0.8"}]),
+        doc("routeTables/s/rules/r", priority=9, source="192.0.2.0/24", interface="interfaces/br", mark=1, kernelTable=9),
+        doc("routeTables/s/neighbors/n", address="10.0.0.77", interface="interfaces/br", macAddress="02:00:00:00:00:77"),
         doc("routeTables/c/routes/r6", destination="::/0", gateways=[{"address": "2001:db8::9"}, {"address": "2001:db8::8"}]),
     )
     backend = await EtcdStore.connect(settings.Etcd((f"unix:{device.layout.etcd_socket}",)))

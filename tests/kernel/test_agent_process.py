@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from crossns import operation, proc
+from crossns import operation, proc, sysctl
 from crossns.agent import Agent
 from crossns.testing.device import wait_until
 from crossns.testing.lab import Cable, Lab
@@ -54,12 +54,12 @@ async def test_looking_writes_nothing(agent: Agent) -> None:
     before = await writes(agent)
     for _ in range(5):
         await dump(agent)
-        await agent.call(operation.SetSysctl(name="net.ipv4.ip_forward", value="0"))
+        await agent.call(sysctl.SetSysctl(name="net.ipv4.ip_forward", value="0"))
     assert await writes(agent) == before
 
 
 async def test_sysctl_is_the_tables_own(tree: Tree, agent: Agent) -> None:
-    await agent.call(operation.SetSysctl(name="net.ipv4.ip_forward", value="1"))
+    await agent.call(sysctl.SetSysctl(name="net.ipv4.ip_forward", value="1"))
     assert (await dump(agent)).sysctls["net.ipv4.ip_forward"] == "1"
     assert (await tree.dump("default")).sysctls["net.ipv4.ip_forward"] == "0"
 

@@ -10,10 +10,11 @@ from typing import Any, cast
 
 import click
 import pytest
+from google.protobuf import json_format
 
 from crossns import errors
 from crossns.cli import bundle, client, columns, description, exits, kinds, progress, render, root
-from crossns.v1 import config_pb2, interface_pb2, route_table_pb2, status_pb2, v_service_pb2
+from crossns.v1 import config_pb2, interface_pb2, neighbor_pb2, route_table_pb2, rule_pb2, status_pb2, v_service_pb2
 
 
 @pytest.fixture(autouse=True)
@@ -90,7 +91,7 @@ def test_options_of_the_connection_may_stand_before_and_behind_the_command(capsy
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["get", "cats"], "'cats' is none: use one of routeTables, interfaces, routes, vServices"),
+        (["get", "cats"], "'cats' is none: use one of routeTables, interfaces, routes, rules, neighbors, vServices"),
         (["get", "tabels"], "did you mean 'table"),
         (["describe", "web"], "'web' is not the full name of a resource: write routeTables/ID"),
         (["describe", "table", "A"], "'A' is not an id: use 1 to 63 of a-z"),
@@ -147,6 +148,8 @@ def test_a_kind_has_many_names(word: str) -> None:
         ("table", "routeTables/a", "routeTables/a"),
         ("route", "a/r", "routeTables/a/routes/r"),
         ("route", "routeTables/a/routes/r", "routeTables/a/routes/r"),
+        ("rule", "a/r", "routeTables/a/rules/r"),
+        ("neigh", "a/n", "routeTables/a/neighbors/n"),
         ("svc", "web", "vServices/web"),
     ],
 )
@@ -175,6 +178,29 @@ def web() -> v_service_pb2.VService:
 def test_a_part_is_ready_only_when_every_service_says_so() -> None:
     line = click.unstyle(columns.table([web()])).splitlines()[1]
     assert line.split() == ["web", "PENDING", "dmz", "[2001:db8::10]:80", "0/1", "1/1"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "selects", "action"),
+    [
+        ({"kernelTable": 100}, "from all", "lookup 100"),
+        ({"source": "10.0.0.0/8", "destination": "::/0", "kernelTable": 7}, "from 10.0.0.0/8 to ::/0", "lookup 7"),
+        ({"interface": "interfaces/lan", "mark": 16, "action": 2}, "from all iif lan fwmark 0x10", "blackhole"),
+        ({"markMask": 255, "action": "RULE_ACTION_PROHIBIT"}, "from all fwmark 0x0/0xff", "prohibit"),
+    ],
+)
+def test_a_rule_is_shown_as_ip_rule_writes_it(spec: dict[str, object], selects: str, action: str) -> None:
+    rule = json_format.ParseDict({"name": "routeTables/a/rules/r", "spec": spec}, rule_pb2.Rule())
+    assert (columns.selector(rule), columns.action(rule)) == (selects, action)
+
+
+def test_a_neighbour_is_shown_with_its_mac_address_or_as_answered_for() -> None:
+    name = "routeTables/a/neighbors/n"
+    static, proxy = neighbor_pb2.Neighbor(name=name), neighbor_pb2.Neighbor(name=name)
+    static.spec.address, static.spec.interface, static.spec.mac_address = "10.0.0.9", "interfaces/lan", "02:00:00:00:00:09"
+    proxy.spec.address, proxy.spec.interface, proxy.spec.proxy = "10.0.0.8", "interfaces/lan", True
+    rows = click.unstyle(columns.table([static, proxy])).splitlines()[1:]
+    assert [row.split()[2:] for row in rows] == [["10.0.0.9", "lan", "02:00:00:00:00:09"], ["10.0.0.8", "lan", "answered", "for"]]
 
 
 def test_columns_are_aligned_whatever_their_colour() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as some
 
 from crossns import errors, names
 from crossns.resource import MESSAGES, Resource
-from crossns.v1 import config_pb2, interface_pb2, route_pb2, route_table_pb2, v_service_pb2
+from crossns.v1 import config_pb2, interface_pb2, neighbor_pb2, route_pb2, route_table_pb2, rule_pb2, v_service_pb2
 from gateway import bundle, kind, reference
 
 CREATE, UPDATE, NONE, DELETE = (
@@ -90,6 +90,8 @@ def test_what_is_no_resource_is_refused_with_its_place(resource: config_pb2.Reso
 def test_what_others_stand_on_comes_first() -> None:
     resources: list[Resource] = [
         _v_service("web"),
+        neighbor_pb2.Neighbor(name="routeTables/a/neighbors/n"),
+        rule_pb2.Rule(name="routeTables/a/rules/r"),
         _route("default"),
         _interface("bridge", 'bridge { ports: "interfaces/port" ports: "interfaces/vlan" }'),
         _interface("vlan", 'vlan { parent: "interfaces/bond" vlan_id: 5 }'),
@@ -105,6 +107,8 @@ def test_what_others_stand_on_comes_first() -> None:
         ["interfaces/vlan"],
         ["interfaces/bridge"],
         ["routeTables/a/routes/default"],
+        ["routeTables/a/rules/r"],
+        ["routeTables/a/neighbors/n"],
         ["vServices/web"],
     ]
 

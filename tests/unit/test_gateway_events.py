@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from crossns import errors, names, store
-from crossns.v1 import events_pb2, interface_pb2, route_pb2, route_table_pb2, status_pb2, v_service_pb2
+from crossns.resource import MESSAGES
+from crossns.v1 import events_pb2, interface_pb2, route_table_pb2, status_pb2, v_service_pb2
 from gateway.events import cursor, mapping
 from gateway.events.cursor import Cursor
 
@@ -138,10 +139,12 @@ def test_move_concerns_the_table_that_was_left_and_the_new_one() -> None:
     assert list(event.route_tables) == ["routeTables/a", "routeTables/b"]
 
 
-def test_route_concerns_its_parent_even_when_only_its_name_is_left() -> None:
-    key = NSMANAGER.desired("routeTables/t/routes/r")
+@pytest.mark.parametrize("collection", names.NESTED)
+def test_what_is_below_a_table_concerns_it_even_when_only_its_name_is_left(collection: str) -> None:
+    name = f"routeTables/t/{collection}/x"
+    key = NSMANAGER.desired(name)
     assert list(_only(_change(key, None)).route_tables) == ["routeTables/t"]
-    assert list(_only(_change(key, None, route_pb2.Route(name="routeTables/t/routes/r"))).route_tables) == ["routeTables/t"]
+    assert list(_only(_change(key, None, MESSAGES[collection](name=name))).route_tables) == ["routeTables/t"]
 
 
 def _feed(begin: Cursor, resources: Sequence[interface_pb2.Interface] = ()) -> mapping.Feed:

@@ -41,6 +41,8 @@ def test_missing_id_is_told_from_a_malformed_one() -> None:
         ("interfaces/a-lan", "interfaces"),
         ("vServices/web", "vServices"),
         ("routeTables/a/routes/r1", "routes"),
+        ("routeTables/a/rules/r1", "rules"),
+        ("routeTables/a/neighbors/n1", "neighbors"),
     ],
 )
 def test_name_of_the_right_collection_is_taken(name: str, collection: str) -> None:
@@ -65,6 +67,8 @@ def test_name_of_the_right_collection_is_taken(name: str, collection: str) -> No
         ("routeTables/a/routes/R", "routes"),
         ("interfaces/a/routes/r", "routes"),
         ("routeTables/a/rules/r", "routes"),
+        ("routeTables/a/routes/r", "rules"),
+        ("neighbors/n", "neighbors"),
         ("routeTables/a/routes/r", "routeTables"),
     ],
 )

@@ -24,8 +24,10 @@ from crossns.v1 import (
     errors_pb2,
     events_pb2,
     interface_pb2,
+    neighbor_pb2,
     route_pb2,
     route_table_pb2,
+    rule_pb2,
     v_service_pb2,
 )
 
@@ -194,7 +196,18 @@ def test_foreign_exceptions_do_not_leave_a_translated_block() -> None:
     assert caught.value.metadata == {"resource": "vServices/a"}
 
 
-FILES = (config_pb2, events_pb2, interface_pb2, route_pb2, route_table_pb2, v_service_pb2, health_pb2, reflection_pb2)
+FILES = (
+    config_pb2,
+    events_pb2,
+    interface_pb2,
+    neighbor_pb2,
+    route_pb2,
+    route_table_pb2,
+    rule_pb2,
+    v_service_pb2,
+    health_pb2,
+    reflection_pb2,
+)
 METHODS = [
     f"/{service.full_name}/{method.name}"
     for file in FILES

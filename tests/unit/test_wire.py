@@ -9,13 +9,16 @@ import hypothesis
 import pytest
 from hypothesis import strategies
 
-from crossns import errors, fault, operation, wire
+from crossns import entry, errors, fault, operation, sysctl, wire
 
 CALLS = (
     operation.Call(1, operation.Hello(service="nsmanager", token=operation.Token(2**64 - 1, 7))),
     operation.Call(2, operation.ListNamespaces(), "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
     operation.Call(3, operation.StartEngine(engine="haproxy", config="x" * 100_000)),
     operation.Call(4, operation.PutRoute(route=operation.Route(destination="::/0", next_hops=(operation.NextHop("::1"),)))),
+    operation.Call(5, entry.PutRule(rule=entry.Rule(family="inet", priority=9, mark=1, mark_mask=0xFF, kernel_table=2**32 - 1))),
+    operation.Call(6, entry.RemoveNeighbor(neighbor=entry.Neighbor(link="lan", address="::2", proxy=True))),
+    operation.Call(7, sysctl.SetLinkSysctl(link="lan", name="rp_filter", value="1")),
 )
 
 

@@ -1,6 +1,7 @@
 """Listens to what changes in the namespace and says in which ways, not what: whoever is told looks again.
 
-Called by the agent's server. Messages are not decoded: a storm costs a header each, and many changes become one event.
+Called by the agent's server. Messages are not decoded: a storm costs a header each, and many changes become one event. Neighbours
+that the kernel learns and forgets by itself are not even received.
 """
 
 import asyncio
@@ -13,16 +14,26 @@ from typing import Literal, cast
 from pyroute2.netlink import rtnl
 
 from crossns import operation
+from services.nsmanager.agent import bpf
 
 # Changes that follow each other this closely are told together.
 _DEBOUNCE_S = 0.004
-_GROUPS = rtnl.RTMGRP_LINK | rtnl.RTMGRP_IPV4_IFADDR | rtnl.RTMGRP_IPV6_IFADDR | rtnl.RTMGRP_IPV4_ROUTE | rtnl.RTMGRP_IPV6_ROUTE
+_GROUPS = (
+    rtnl.RTMGRP_LINK
+    | rtnl.RTMGRP_IPV4_IFADDR
+    | rtnl.RTMGRP_IPV6_IFADDR
+    | rtnl.RTMGRP_IPV4_ROUTE
+    | rtnl.RTMGRP_IPV6_ROUTE
+    | rtnl.RTMGRP_IPV4_RULE
+    | rtnl.RTMGRP_IPV6_RULE
+    | rtnl.RTMGRP_NEIGH
+)
 _BUFFER = 64 * 1024
 # One turn of the loop reads at most this many messages: answers come in between.
 _TURN = 64
 _HEADER = struct.Struct("IH")
 
-Kind = Literal["link", "address", "route", "overrun"]
+Kind = Literal["link", "address", "route", "rule", "neighbor", "overrun"]
 _KINDS: dict[int, Kind] = {
     rtnl.RTM_NEWLINK: "link",
     rtnl.RTM_DELLINK: "link",
@@ -30,6 +41,10 @@ _KINDS: dict[int, Kind] = {
     rtnl.RTM_DELADDR: "address",
     rtnl.RTM_NEWROUTE: "route",
     rtnl.RTM_DELROUTE: "route",
+    rtnl.RTM_NEWRULE: "rule",
+    rtnl.RTM_DELRULE: "rule",
+    rtnl.RTM_NEWNEIGH: "neighbor",
+    rtnl.RTM_DELNEIGH: "neighbor",
 }
 
 
@@ -42,6 +57,7 @@ class Events:
         self._kinds: set[Kind] = set()
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
         self._socket.settimeout(0)
+        bpf.attach(self._socket)
         self._socket.bind((0, _GROUPS))
         loop.add_reader(self._socket.fileno(), self._read)
 

@@ -7,7 +7,7 @@ import ipaddress
 import socket
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args
 
 from pyroute2.netlink import nlmsg
 from pyroute2.netlink.rtnl import RTM_GETADDR, RTM_GETLINK, RTM_GETROUTE
@@ -15,8 +15,8 @@ from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
-from crossns import netns, operation
-from services.nsmanager.agent import kind
+from crossns import netns, operation, sysctl
+from services.nsmanager.agent import entries, kind
 from services.nsmanager.agent.rtnl import Rtnl
 
 # linux/rtnetlink.h, linux/if.h, linux/if_arp.h, linux/route.h
@@ -25,7 +25,9 @@ _IFF_UP = 0x1
 _ARPHRD_LOOPBACK = 772
 _RTN_NAMES = {1: "unicast", 6: "blackhole", 7: "unreachable", 8: "prohibit"}
 _RTM_F_CLONED = 0x200
-SYSCTLS: tuple[str, ...] = get_args(get_type_hints(operation.SetSysctl)["name"])
+SYSCTLS: tuple[str, ...] = get_args(sysctl.Name)
+# sysctl -> its name in pyroute2's IFLA_INET_CONF.
+_INET_CONF = {"arp_ignore": "arp_ignore", "arp_announce": "arp_announce", "arp_filter": "arpfilter", "rp_filter": "rp_filter"}
 
 
 def snapshot(rtnl: Rtnl) -> operation.Snapshot:
@@ -38,6 +40,8 @@ def snapshot(rtnl: Rtnl) -> operation.Snapshot:
         addresses=tuple(addresses(rtnl, by_index)),
         routes=tuple(routes(rtnl, by_index)),
         sysctls={name: sysctl_path(name).read_text(encoding="ascii").strip() for name in SYSCTLS},
+        rules=tuple(entries.rules(rtnl)),
+        neighbors=tuple(entries.neighbors(rtnl, by_index)),
     )
 
 
@@ -91,7 +95,21 @@ def _link(message: nlmsg, by_index: dict[int, str]) -> operation.Link:
         master=by_index.get(message.get_attr("IFLA_MASTER"), ""),
         parent_index=message.get_attr("IFLA_LINK") or 0,
         attributes=kind.observed(kernel_kind, content) if content else {},
+        sysctls=_sysctls(message),
     )
+
+
+def _sysctls(message: nlmsg) -> dict[str, str]:
+    """The link's own, where they are not 0: the kernel shows them beside the rest, so that no file has to be read."""
+    spec = message.get_attr("IFLA_AF_SPEC")
+    inet = spec.get_attr("AF_INET") if spec else None
+    # A link with an MTU too small for it has no IPv6.
+    inet6 = spec.get_attr("AF_INET6") if spec else None
+    conf6 = inet6.get_attr("IFLA_INET6_CONF") if inet6 else None
+    found = {name: inet[field] for name, field in _INET_CONF.items()} if inet else {}
+    if conf6:
+        found["proxy_ndp"] = conf6["proxy_ndp"]
+    return {name: str(value) for name, value in found.items() if value}
 
 
 def addresses(rtnl: Rtnl, by_index: dict[int, str]) -> list[operation.Address]:

@@ -6,10 +6,11 @@ system call returns.
 
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from crossns import operation
-from services.nsmanager.agent import addresses, announce, links, move, observe, privilege, routes
+from crossns import entry, errors, operation, sysctl
+from services.nsmanager.agent import addresses, announce, links, move, neighbors, observe, privilege, routes, rules
 from services.nsmanager.agent.rtnl import Rtnl
 from services.nsmanager.agent.target import Tables
 from services.nsmanager.launcher import session
@@ -29,7 +30,12 @@ DUTIES: dict[type[operation.Message], frozenset[str] | None] = {
     operation.RemoveAddress: _NSMANAGER,
     operation.PutRoute: _NSMANAGER,
     operation.RemoveRoute: _NSMANAGER,
-    operation.SetSysctl: _NSMANAGER,
+    entry.PutRule: _NSMANAGER,
+    entry.RemoveRule: _NSMANAGER,
+    entry.PutNeighbor: _NSMANAGER,
+    entry.RemoveNeighbor: _NSMANAGER,
+    sysctl.SetSysctl: _NSMANAGER,
+    sysctl.SetLinkSysctl: _NSMANAGER,
 }
 CHANGES = frozenset(kind for kind, services in DUTIES.items() if services is not None)
 _FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
@@ -74,19 +80,49 @@ class Operations:
                 routes.put(self._rtnl, wanted)
             case operation.RemoveRoute():
                 routes.remove(self._rtnl, wanted)
-            case operation.SetSysctl():
-                self._set_sysctl(wanted)
+            case sysctl.SetSysctl():
+                self._write(observe.sysctl_path(wanted.name), wanted.value)
+            case sysctl.SetLinkSysctl():
+                self._set_link_sysctl(wanted)
+            case _:
+                self._change_entry(wanted)
+
+    def _change_entry(self, wanted: entry.Operation) -> None:
+        match wanted:
+            case entry.PutRule():
+                rules.put(self._rtnl, wanted)
+            case entry.RemoveRule():
+                rules.remove(self._rtnl, wanted)
+            case entry.PutNeighbor():
+                neighbors.put(self._rtnl, wanted)
+            case entry.RemoveNeighbor():
+                neighbors.remove(self._rtnl, wanted)
 
     def _announce(self, link: operation.Link, address: str) -> None:
         announce.announce(link, address, lambda: addresses.is_there(self._rtnl, link, address), self._later)
 
-    def _set_sysctl(self, wanted: operation.SetSysctl) -> None:
-        path = observe.sysctl_path(wanted.name)
-        if path.read_text(encoding="ascii").strip() != wanted.value:
-            path.write_text(wanted.value, encoding="ascii")
+    def _set_link_sysctl(self, wanted: sysctl.SetLinkSysctl) -> None:
+        """A link that has gone meanwhile needs none."""
+        if observe.link(self._rtnl, wanted.link) is None:
+            return
+        try:
+            self._write(_of_link(wanted.link, wanted.name), wanted.value)
+        except FileNotFoundError as error:
+            message = f"{wanted.link} has no {wanted.name}: an MTU below 1280 leaves a link without IPv6"
+            raise errors.PermanentError("KERNEL_REFUSED", message, link=wanted.link) from error
+
+    def _write(self, path: Path, value: str) -> None:
+        if path.read_text(encoding="ascii").strip() != value:
+            path.write_text(value, encoding="ascii")
             self._rtnl.tally.writes += 1
 
     @staticmethod
     def _open_socket(wanted: operation.OpenSocket) -> int:
         with privilege.acting_as(wanted.owner_uid):
             return socket.socket(_FAMILIES[wanted.family], _KINDS[wanted.kind] | socket.SOCK_CLOEXEC).detach()
+
+
+def _of_link(link: str, name: str) -> Path:
+    """A link's name is one part of the path, whatever dots are in it: the kernel takes neither a slash nor `..` as one."""
+    family = "ipv6" if name == "proxy_ndp" else "ipv4"
+    return Path(f"/proc/sys/net/{family}/conf") / link / name

@@ -13,9 +13,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from pyroute2.netlink import nlmsg
-from pyroute2.netlink.rtnl import RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE
+from pyroute2.netlink.rtnl import RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNEIGH, RTM_NEWROUTE, RTM_NEWRULE
+from pyroute2.netlink.rtnl.fibmsg import fibmsg
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+from pyroute2.netlink.rtnl.ndmsg import ndmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from crossns import errors
@@ -31,7 +33,7 @@ _SOL_NETLINK = 270
 _NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK = 10, 11, 12
 
 _HEADER = struct.Struct("IHHII")
-_CLASSES = {RTM_NEWLINK: ifinfmsg, RTM_NEWADDR: ifaddrmsg, RTM_NEWROUTE: rtmsg}
+_CLASSES = {RTM_NEWLINK: ifinfmsg, RTM_NEWADDR: ifaddrmsg, RTM_NEWROUTE: rtmsg, RTM_NEWRULE: fibmsg, RTM_NEWNEIGH: ndmsg}
 # The kernel's dump messages are at most 32 KiB.
 _BUFFER = 256 * 1024
 # A dump that others keep changing under our hands: after that many tries it is a busy namespace, tried again later.
@@ -78,13 +80,15 @@ class Rtnl:
         self._send(kind, message, NLM_F_REQUEST | NLM_F_ACK)
         return [reply for _, reply in self._replies() if reply is not None]
 
-    def dump(self, kind: int, message: nlmsg) -> list[nlmsg]:
-        """A consistent dump (NLM_F_DUMP_INTR means that it was not); AgentUnavailable when there is none to be had."""
+    def dump(self, kind: int, message: nlmsg, holding: bytes = b"") -> list[nlmsg]:
+        """A consistent dump (NLM_F_DUMP_INTR means that it was not); AgentUnavailable when there is none to be had.
+
+        `holding`: only messages in whose bytes this is found are decoded and returned, where the kernel does not filter."""
         for _ in range(_DUMP_TRIES):
             self._send(kind, message, NLM_F_REQUEST | NLM_F_DUMP)
             found: list[nlmsg] = []
             interrupted = False
-            for flags, reply in self._replies():
+            for flags, reply in self._replies(holding):
                 interrupted = interrupted or bool(flags & _NLM_F_DUMP_INTR)
                 if reply is not None:
                     found.append(reply)
@@ -99,8 +103,8 @@ class Rtnl:
         message.encode()
         self._socket.send(message.data)
 
-    def _replies(self) -> Iterator[tuple[int, nlmsg | None]]:
-        """Flags and message of each reply; None for the one that ends them."""
+    def _replies(self, holding: bytes = b"") -> Iterator[tuple[int, nlmsg | None]]:
+        """Flags and message of each reply; None for the one that ends them, and for those without `holding`."""
         while True:
             received = self._socket.recv(_BUFFER)
             offset = 0
@@ -112,10 +116,15 @@ class Rtnl:
                         _check(received[offset : offset + size], flags)
                         yield flags, None
                         return
-                    reply = _CLASSES[kind](received, offset=offset)
-                    reply.decode()
-                    yield flags, reply
+                    is_held = received.find(holding, offset, offset + size) >= 0
+                    yield flags, self._decoded(kind, received, offset) if is_held else None
                 offset += (size + 3) & ~3
+
+    @staticmethod
+    def _decoded(kind: int, received: bytes, offset: int) -> nlmsg:
+        reply = _CLASSES[kind](received, offset=offset)
+        reply.decode()
+        return reply
 
 
 def _check(reply: bytes, flags: int) -> None:

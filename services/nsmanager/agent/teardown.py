@@ -11,9 +11,9 @@ import signal
 import sys
 from pathlib import Path
 
-from crossns import errors, netns, operation, pidfd, settings, telemetry
+from crossns import entry, errors, netns, operation, pidfd, settings, telemetry
 from crossns.layout import Layout
-from services.nsmanager.agent import addresses, links, observe, routes
+from services.nsmanager.agent import addresses, entries, links, neighbors, observe, routes, rules
 from services.nsmanager.agent.rtnl import Refused, Rtnl
 from services.nsmanager.launcher import engine, place, records, session
 from services.nsmanager.launcher.namespace import Incarnation, Namespaces
@@ -90,6 +90,10 @@ def _clean(default: Rtnl) -> None:
     links.sweep(default)
     found = observe.links(default)
     by_index = {link.index: link.name for link in found}
+    for rule in entries.rules(default):
+        rules.remove(default, entry.RemoveRule(rule=rule))
+    for neighbor in entries.neighbors(default, by_index):
+        neighbors.remove(default, entry.RemoveNeighbor(neighbor=neighbor))
     for route in observe.routes(default, by_index):
         routes.remove(default, operation.RemoveRoute(route=route))
     for address in observe.addresses(default, by_index):

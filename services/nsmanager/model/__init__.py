@@ -1,11 +1,24 @@
 """Validated values of nsmanager: what a stored resource means for the device.
 
-`values` are the values, `parse` makes them from messages (and says what is wrong with one), `world` keeps them by table.
-Pure. The servicers parse to refuse, the loop parses what was stored.
+`values` are the values, `parse` and `entry` make them from messages (and say what is wrong with one), `world` keeps them by
+table. Pure. The servicers parse to refuse, the loop parses what was stored.
 """
 
+from services.nsmanager.model.entry import neighbor, rule
 from services.nsmanager.model.parse import interface, route, route_table, vips
-from services.nsmanager.model.values import BUILT_IN, Desired, Hop, Link, Route, Table, Vip, mark_of, resource_of
+from services.nsmanager.model.values import (
+    BUILT_IN,
+    Desired,
+    Hop,
+    Link,
+    Neighbor,
+    Route,
+    Rule,
+    Table,
+    Vip,
+    mark_of,
+    resource_of,
+)
 from services.nsmanager.model.world import World
 
 __all__ = [
@@ -13,14 +26,18 @@ __all__ = [
     "Desired",
     "Hop",
     "Link",
+    "Neighbor",
     "Route",
+    "Rule",
     "Table",
     "Vip",
     "World",
     "interface",
     "mark_of",
+    "neighbor",
     "resource_of",
     "route",
     "route_table",
+    "rule",
     "vips",
 ]

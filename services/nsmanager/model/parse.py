@@ -2,18 +2,14 @@
 
 import dataclasses
 import ipaddress
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from crossns import errors, names
 from crossns.v1 import interface_pb2, route_pb2, route_table_pb2, v_service_pb2
+from services.nsmanager.model import field
 from services.nsmanager.model.values import Hop, Link, Route, Table, Vip
 
-# IFNAMSIZ is 16 with the closing NUL (linux/if.h).
-LINK_NAME_MAX = 15
-# What the kernel (dev_valid_name) and iproute2 both take, less what would need quoting anywhere.
-_LINK_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-_MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 ADDRESSES_MAX = 256
 MTU_MIN, MTU_MAX = 68, 65535
 # RFC 8200, section 5; the kernel gives no IPv6 address to a link with less.
@@ -48,14 +44,35 @@ _BOND_MODES = {
 }
 
 
+_ARP_IGNORE = {
+    route_table_pb2.ARP_IGNORE_NEVER: 0,
+    route_table_pb2.ARP_IGNORE_OTHER_LINK: 1,
+    route_table_pb2.ARP_IGNORE_OTHER_SUBNET: 2,
+    route_table_pb2.ARP_IGNORE_HOST_SCOPE: 3,
+    route_table_pb2.ARP_IGNORE_ALWAYS: 8,
+}
+_ARP_ANNOUNCE = {
+    route_table_pb2.ARP_ANNOUNCE_ANY: 0,
+    route_table_pb2.ARP_ANNOUNCE_SAME_SUBNET: 1,
+    route_table_pb2.ARP_ANNOUNCE_BEST: 2,
+}
+_REVERSE_PATH_FILTER = {
+    route_table_pb2.REVERSE_PATH_FILTER_OFF: 0,
+    route_table_pb2.REVERSE_PATH_FILTER_STRICT: 1,
+    route_table_pb2.REVERSE_PATH_FILTER_LOOSE: 2,
+}
+
+
 def route_table(message: route_table_pb2.RouteTable) -> Table:
     """Raises InvalidSpec. `index` is the allocated one, 0 before there is one."""
     spec = message.spec
     names.check(message.name, "routeTables", "name")
-    _check_text("spec.display_name", spec.display_name, DISPLAY_NAME_MAX)
-    _check_text("spec.description", spec.description, DESCRIPTION_MAX)
-    _check_range("spec.index", spec.index, 0, INDEX_MAX)
-    return Table(message.name, names.resource_id(message.name), message.status.index, spec.forwarding, message.generation)
+    field.check_text("spec.display_name", spec.display_name, DISPLAY_NAME_MAX)
+    field.check_text("spec.description", spec.description, DESCRIPTION_MAX)
+    field.check_range("spec.index", spec.index, 0, INDEX_MAX)
+    return Table(
+        message.name, names.resource_id(message.name), message.status.index, spec.forwarding, message.generation, _conf(spec)
+    )
 
 
 def interface(message: interface_pb2.Interface) -> Link:
@@ -72,7 +89,7 @@ def interface(message: interface_pb2.Interface) -> Link:
         )
     if spec.mtu:
         has_ipv6 = any(":" in text for text in spec.addresses)
-        _check_range("spec.mtu", spec.mtu, IPV6_MTU_MIN if has_ipv6 else MTU_MIN, MTU_MAX)
+        field.check_range("spec.mtu", spec.mtu, IPV6_MTU_MIN if has_ipv6 else MTU_MIN, MTU_MAX)
     if len(spec.addresses) > ADDRESSES_MAX:
         raise errors.InvalidSpec("spec.addresses", f"at most {ADDRESSES_MAX} are taken", max=ADDRESSES_MAX)
     link = Link(
@@ -95,7 +112,7 @@ def route(message: route_pb2.Route) -> Route:
     """Raises InvalidSpec."""
     spec = message.spec
     names.check(message.name, "routes", "name")
-    destination = _network("spec.destination", spec.destination)
+    destination = field.network("spec.destination", spec.destination)
     kind = _ROUTE_KINDS.get(spec.type)
     if kind is None:
         raise errors.InvalidSpec("spec.type", "is not a known type: use UNICAST, BLACKHOLE, UNREACHABLE or PROHIBIT")
@@ -131,39 +148,39 @@ def vips(message: v_service_pb2.VService) -> tuple[Vip, ...]:
     )
 
 
+def _conf(spec: route_table_pb2.RouteTableSpec) -> dict[str, int]:
+    """The kernel's numbers (Documentation/networking/ip-sysctl) for what is asked."""
+    asked: list[tuple[str, str, int, Mapping[Any, int]]] = [
+        ("arp_ignore", "spec.arp.ignore", spec.arp.ignore, _ARP_IGNORE),
+        ("arp_announce", "spec.arp.announce", spec.arp.announce, _ARP_ANNOUNCE),
+        ("rp_filter", "spec.reverse_path_filter", spec.reverse_path_filter, _REVERSE_PATH_FILTER),
+    ]
+    conf = {"arp_filter": int(spec.arp.filter)} if spec.arp.HasField("filter") else {}
+    for sysctl, path, value, numbers in asked:
+        if value and value not in numbers:
+            raise errors.InvalidSpec(path, "is not a known value: the client may be newer than the device")
+        if value:
+            conf[sysctl] = numbers[value]
+    return conf
+
+
 def _link_name(message: interface_pb2.Interface, kind: str) -> str:
     given = message.spec.link_name
     name = given or (message.spec.physical.link_name if kind == "physical" else "") or names.resource_id(message.name)
-    if not given and len(name) > LINK_NAME_MAX:
+    if not given and len(name) > field.LINK_NAME_MAX:
         raise errors.InvalidSpec(
-            "spec.link_name", f"is required: {name!r} has more than {LINK_NAME_MAX} characters", reason="REQUIRED_FIELD"
+            "spec.link_name", f"is required: {name!r} has more than {field.LINK_NAME_MAX} characters", reason="REQUIRED_FIELD"
         )
-    return check_link_name("spec.link_name", name)
-
-
-def check_link_name(field: str, name: str) -> str:
-    if len(name) > LINK_NAME_MAX:
-        raise errors.InvalidSpec(
-            field, f"{errors.bounded(repr(name))} has more than {LINK_NAME_MAX} characters: choose a shorter one"
-        )
-    if not _LINK_NAME.fullmatch(name) or name in ("lo", "all", "default"):
-        raise errors.InvalidSpec(
-            field,
-            f"{name!r} is not a link name: use letters, digits, `_`, `.` and `-`, beginning with none of the last two, "
-            "and not lo, all or default",
-        )
-    return name
+    return field.check_link_name("spec.link_name", name)
 
 
 def _physical(link: Link, spec: interface_pb2.InterfaceSpec) -> Link:
-    name, mac = spec.physical.link_name, spec.physical.mac_address.lower()
+    name, mac = spec.physical.link_name, spec.physical.mac_address
     if bool(name) == bool(mac):
         raise errors.InvalidSpec("spec.physical", "needs exactly one of link_name and mac_address", reason="REQUIRED_FIELD")
     if name:
-        check_link_name("spec.physical.link_name", name)
-    elif not _MAC.fullmatch(mac):
-        raise errors.InvalidSpec("spec.physical.mac_address", f"{errors.bounded(repr(mac))} is not of the form aa:bb:cc:dd:ee:ff")
-    return _with(link, card_name=name, card_mac=mac)
+        return _with(link, card_name=field.check_link_name("spec.physical.link_name", name))
+    return _with(link, card_mac=field.mac_address("spec.physical.mac_address", mac))
 
 
 def _bridge(link: Link, spec: interface_pb2.InterfaceSpec) -> Link:
@@ -180,19 +197,19 @@ def _macvlan(link: Link, spec: interface_pb2.InterfaceSpec) -> Link:
 
 
 def _vlan(link: Link, spec: interface_pb2.InterfaceSpec) -> Link:
-    _check_range("spec.vlan.vlan_id", spec.vlan.vlan_id, 1, 4094)
+    field.check_range("spec.vlan.vlan_id", spec.vlan.vlan_id, 1, 4094)
     parent = names.check(spec.vlan.parent, "interfaces", "spec.vlan.parent")
     return _with(link, parent=parent, attributes={"vlan_id": str(spec.vlan.vlan_id)})
 
 
 def _vxlan(link: Link, spec: interface_pb2.InterfaceSpec) -> Link:
-    _check_range("spec.vxlan.vni", spec.vxlan.vni, 1, 2**24 - 1)
-    _check_range("spec.vxlan.port", spec.vxlan.port, 0, 65535)
+    field.check_range("spec.vxlan.vni", spec.vxlan.vni, 1, 2**24 - 1)
+    field.check_range("spec.vxlan.port", spec.vxlan.port, 0, 65535)
     attributes = {"vni": str(spec.vxlan.vni), "port": str(spec.vxlan.port or 4789)}
     ends = [("local", spec.vxlan.local), ("remote", spec.vxlan.remote)]
     for end, text in ends:
         if text:
-            attributes[end] = str(_address(f"spec.vxlan.{end}", text))
+            attributes[end] = str(field.address(f"spec.vxlan.{end}", text))
     if len({ipaddress.ip_address(attributes[end]).version for end, text in ends if text}) > 1:
         raise errors.InvalidSpec("spec.vxlan.remote", "must be of the same family as local")
     return _with(link, attributes=attributes)
@@ -210,7 +227,7 @@ def _dummy(link: Link, _spec: interface_pb2.InterfaceSpec) -> Link:
 
 
 def _tap(link: Link, spec: interface_pb2.InterfaceSpec) -> Link:
-    _check_range("spec.tap.owner_uid", spec.tap.owner_uid, 0, 2**31 - 1)
+    field.check_range("spec.tap.owner_uid", spec.tap.owner_uid, 0, 2**31 - 1)
     return _with(link, attributes={"owner_uid": str(spec.tap.owner_uid)})
 
 
@@ -230,85 +247,29 @@ def _with(link: Link, **fields: object) -> Link:
     return dataclasses.replace(link, **fields)  # type: ignore[arg-type]
 
 
-def _interfaces(field: str, given: Iterable[str]) -> tuple[str, ...]:
-    found = tuple(names.check(name, "interfaces", f"{field}[{index}]") for index, name in enumerate(given))
+def _interfaces(path: str, given: Iterable[str]) -> tuple[str, ...]:
+    found = tuple(names.check(name, "interfaces", f"{path}[{index}]") for index, name in enumerate(given))
     if len(set(found)) != len(found):
-        raise errors.InvalidSpec(field, "names an interface twice")
+        raise errors.InvalidSpec(path, "names an interface twice")
     if len(found) > PORTS_MAX:
-        raise errors.InvalidSpec(field, f"at most {PORTS_MAX} are taken", max=PORTS_MAX)
+        raise errors.InvalidSpec(path, f"at most {PORTS_MAX} are taken", max=PORTS_MAX)
     return tuple(sorted(found))
 
 
-def _hop(field: str, gateway: route_pb2.Gateway, version: int) -> Hop:
+def _hop(path: str, gateway: route_pb2.Gateway, version: int) -> Hop:
     if not gateway.address and not gateway.interface:
-        raise errors.InvalidSpec(field, "needs an address, an interface, or both", reason="REQUIRED_FIELD")
+        raise errors.InvalidSpec(path, "needs an address, an interface, or both", reason="REQUIRED_FIELD")
     if gateway.interface:
-        names.check(gateway.interface, "interfaces", f"{field}.interface")
-    _check_range(f"{field}.weight", gateway.weight, 0, 256)
-    address = str(_address(f"{field}.address", gateway.address)) if gateway.address else ""
+        names.check(gateway.interface, "interfaces", f"{path}.interface")
+    field.check_range(f"{path}.weight", gateway.weight, 0, 256)
+    address = str(field.address(f"{path}.address", gateway.address)) if gateway.address else ""
     if address and ipaddress.ip_address(address).version != version:
-        raise errors.InvalidSpec(f"{field}.address", f"must be an IPv{version} address, as the destination")
+        raise errors.InvalidSpec(f"{path}.address", f"must be an IPv{version} address, as the destination")
     return Hop(address, gateway.interface, gateway.weight or 1)
 
 
 def _addresses(given: Iterable[str]) -> tuple[str, ...]:
-    found = tuple(_prefixed(f"spec.addresses[{index}]", text) for index, text in enumerate(given))
+    found = tuple(field.prefixed(f"spec.addresses[{index}]", text) for index, text in enumerate(given))
     if len({text.split("/")[0] for text in found}) != len(found):
         raise errors.InvalidSpec("spec.addresses", "names an address twice: keep one of them")
     return found
-
-
-def _prefixed(field: str, text: str) -> str:
-    try:
-        value = ipaddress.ip_interface(text)
-    except ValueError:
-        raise errors.InvalidSpec(
-            field, f"{errors.bounded(repr(text))} is not an address with prefix length, such as 10.0.0.1/24"
-        ) from None
-    if "/" not in text:
-        raise errors.InvalidSpec(
-            field, f"{text!r} lacks the prefix length: write {text}/{24 if value.version == 4 else 64} or what fits"
-        )
-    if not _is_usable(value.ip) or "%" in text:
-        raise errors.InvalidSpec(field, f"{text!r} cannot be given to a link: it is unspecified, loopback, multicast or scoped")
-    return str(value)
-
-
-def _address(field: str, text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    try:
-        value = ipaddress.ip_address(text)
-    except ValueError:
-        raise errors.InvalidSpec(
-            field, f"{errors.bounded(repr(text))} is not an IP address, such as 10.0.0.1 or 2001:db8::1"
-        ) from None
-    if value.is_unspecified or (isinstance(value, ipaddress.IPv6Address) and value.scope_id):
-        raise errors.InvalidSpec(field, f"{text!r} does not name one host")
-    return value
-
-
-def _is_usable(value: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    return not (value.is_unspecified or value.is_loopback or value.is_multicast)
-
-
-def _network(field: str, text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
-    if not text:
-        raise errors.InvalidSpec(field, "is required: give a prefix such as 192.0.2.0/24 or 0.0.0.0/0", reason="REQUIRED_FIELD")
-    try:
-        loose = ipaddress.ip_network(text, strict=False)
-    except ValueError:
-        raise errors.InvalidSpec(field, f"{errors.bounded(repr(text))} is not a prefix, such as 192.0.2.0/24") from None
-    if "/" not in text or str(loose.network_address) != str(ipaddress.ip_interface(text).ip):
-        raise errors.InvalidSpec(field, f"{text!r} has host bits, or no length: write {loose}")
-    return loose
-
-
-def _check_text(field: str, text: str, longest: int) -> None:
-    if len(text) > longest:
-        raise errors.InvalidSpec(field, f"has {len(text)} characters, at most {longest} are taken", max=longest)
-    if not text.isprintable():
-        raise errors.InvalidSpec(field, "holds characters that cannot be printed: remove line breaks and control characters")
-
-
-def _check_range(field: str, value: int, first: int, last: int) -> None:
-    if not first <= value <= last:
-        raise errors.InvalidSpec(field, f"{value} is not within {first}..{last}", value=value, min=first, max=last)

@@ -23,6 +23,8 @@ class Table:
     index: int
     forwarding: bool
     generation: int
+    # What is asked of every link of the table, by the name of a sysctl of net.ipv4.conf; what is not asked is not in it.
+    conf: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,37 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
+class Rule:
+    """`version` is 4 or 6. What is "" or 0 of `source`, `destination`, `interface` and `mark_mask` selects nothing."""
+
+    resource: str
+    table: str
+    version: int
+    priority: int
+    source: str
+    destination: str
+    interface: str
+    mark: int
+    mark_mask: int
+    action: str
+    kernel_table: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbor:
+    """`mac` is "" where the table answers in its place (`proxy`)."""
+
+    resource: str
+    table: str
+    address: str
+    interface: str
+    mac: str
+    proxy: bool
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
 class Vip:
     """The address of one frontend of a vService; `prefix` is address/32 or address/128. `siblings`: all its frontends."""
 
@@ -91,6 +124,8 @@ class Desired:
     table: Table | None
     links: tuple[Link, ...] = ()
     routes: tuple[Route, ...] = ()
+    rules: tuple[Rule, ...] = ()
+    neighbors: tuple[Neighbor, ...] = ()
     vips: tuple[Vip, ...] = ()
     leaving: frozenset[str] = frozenset()
     leaving_vips: tuple[Vip, ...] = ()
@@ -99,3 +134,8 @@ class Desired:
     @property
     def is_built_in(self) -> bool:
         return self.id == BUILT_IN
+
+    def link_of(self, interface: str) -> Link | None:
+        """The interface of that name, where it is wanted in this table."""
+        link = self.all_links.get(interface)
+        return link if link is not None and link.table == self.id else None

@@ -7,11 +7,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 from crossns import names, resource, store
-from crossns.v1 import interface_pb2, route_pb2, route_table_pb2, v_service_pb2
-from services.nsmanager.model import parse
-from services.nsmanager.model.values import Desired, Link, Route, Table, Vip
+from crossns.v1 import interface_pb2, neighbor_pb2, route_pb2, route_table_pb2, rule_pb2, v_service_pb2
+from services.nsmanager.model import entry, parse
+from services.nsmanager.model.values import Desired, Link, Neighbor, Route, Rule, Table, Vip
 
-Value = Table | Link | Route | tuple[Vip, ...]
+Value = Table | Link | Route | Rule | Neighbor | tuple[Vip, ...]
 
 
 def _parse(message: resource.Resource) -> Value:
@@ -21,6 +21,10 @@ def _parse(message: resource.Resource) -> Value:
         return parse.interface(message)
     if isinstance(message, route_pb2.Route):
         return parse.route(message)
+    if isinstance(message, rule_pb2.Rule):
+        return entry.rule(message)
+    if isinstance(message, neighbor_pb2.Neighbor):
+        return entry.neighbor(message)
     assert isinstance(message, v_service_pb2.VService)  # noqa: S101 - there is no other kind
     return parse.vips(message)
 
@@ -37,6 +41,8 @@ def _interfaces(value: Value) -> set[str]:
         return {value.parent, *value.ports} - {""}
     if isinstance(value, Route):
         return {hop.interface for hop in value.hops} - {""}
+    if isinstance(value, Rule | Neighbor):
+        return {value.interface} - {""}
     return set()
 
 
@@ -79,6 +85,8 @@ class World:
             table=next((value for value in living if isinstance(value, Table)), None),
             links=tuple(value for value in living if isinstance(value, Link)),
             routes=tuple(value for value in living if isinstance(value, Route)),
+            rules=tuple(value for value in living if isinstance(value, Rule)),
+            neighbors=tuple(value for value in living if isinstance(value, Neighbor)),
             vips=tuple(vip for value in living if isinstance(value, tuple) for vip in value if vip.table == table),
             leaving=frozenset(name for name, value in leaving if not isinstance(value, tuple)),
             leaving_vips=tuple(vip for _, value in leaving if isinstance(value, tuple) for vip in value if vip.table == table),

@@ -54,7 +54,7 @@ def _wanted(desired: Desired, observed: Observed) -> dict[tuple[str, str, int], 
     own = {
         (link.name, prefix, operation.ADDRESS_PROTOCOL): link.resource
         for link in desired.links
-        if link.kind != "physical" or links.find(link, desired, observed) is not None or links.card(link, observed) is not None
+        if links.is_expected(link, desired, observed)
         for prefix in link.addresses
     }
     taken = {prefix.split("/")[0] for _, prefix, _ in own}

@@ -40,6 +40,11 @@ def find(link: Link, desired: Desired, observed: Observed) -> operation.Link | N
     return seen if seen is not None and _is_wanted_here(link.mark, seen, desired) else None
 
 
+def is_expected(link: Link, desired: Desired, observed: Observed) -> bool:
+    """Whether the link is there, or about to be: a card may be missing."""
+    return link.kind != "physical" or find(link, desired, observed) is not None or card(link, observed) is not None
+
+
 def foreign(observed: Observed) -> tuple[str, ...]:
     """Names of the table's links that are not ours; those that every namespace has by itself left out."""
     return tuple(sorted(name for name, link in observed.links.items() if not link.mark and name not in _OF_THE_KERNEL))

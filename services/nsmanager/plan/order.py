@@ -6,12 +6,8 @@ namespace dies is not left to chance.
 
 from crossns import operation
 from services.nsmanager.model import Desired
-from services.nsmanager.plan import addresses, links, routes
+from services.nsmanager.plan import addresses, links, neighbors, routes, rules, sysctls
 from services.nsmanager.plan.observed import At, Observed, Privileged
-
-# What every table but `default` runs with. A VIP that is missing must not stop the proxy.
-_SYSCTLS = {"net.ipv4.ip_nonlocal_bind": "1", "net.ipv6.ip_nonlocal_bind": "1"}
-_FORWARDING = ("net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding")
 
 
 def plan(desired: Desired, observed: Observed) -> tuple[At | Privileged, ...]:
@@ -28,35 +24,30 @@ def plan(desired: Desired, observed: Observed) -> tuple[At | Privileged, ...]:
     if observed.namespace is None:
         return (
             Privileged(resource, operation.CreateNamespace(table=desired.id)),
+            *sysctls.asked(desired),
             *links.plan(desired, observed),
             *_contents(desired, observed),
         )
     attach = () if observed.namespace.attached or observed.namespace.occupied else (operation.AttachNamespace(table=desired.id),)
     return (
         *(Privileged(resource, each) for each in attach),
-        *_sysctls(desired, observed),
+        *sysctls.plan(desired, observed),
+        *neighbors.removed(desired, observed),
         *routes.removed(desired, observed),
         *addresses.removed(desired, observed),
         *links.released(desired, observed),
         *links.plan(desired, observed),
         *_contents(desired, observed),
+        # Last, so that no packet falls between a rule and the one that takes its place.
+        *rules.removed(desired, observed),
     )
 
 
 def _contents(desired: Desired, observed: Observed) -> tuple[At | Privileged, ...]:
-    return (*addresses.added(desired, observed), *routes.put(desired, observed))
-
-
-def _sysctls(desired: Desired, observed: Observed) -> tuple[At, ...]:
-    if observed.snapshot is None:
-        return ()
-    wanted = dict(_SYSCTLS) if not desired.is_built_in or desired.vips else {}
-    forwards = desired.table is not None and desired.table.forwarding
-    if not desired.is_built_in or forwards:
-        # `default` is the operator's own: it is made to forward when asked, and otherwise left as it is.
-        wanted |= dict.fromkeys(_FORWARDING, "1" if forwards else "0")
-    return tuple(
-        At(f"routeTables/{desired.id}", desired.id, operation.SetSysctl(name=name, value=value))  # type: ignore[arg-type]
-        for name, value in wanted.items()
-        if observed.snapshot.sysctls.get(name) != value
+    """A rule comes when the routes are there that it sends packets to."""
+    return (
+        *addresses.added(desired, observed),
+        *neighbors.put(desired, observed),
+        *routes.put(desired, observed),
+        *rules.put(desired, observed),
     )

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from crossns import errors, names, resource
 from crossns.resource import Status
-from crossns.v1 import interface_pb2, route_pb2, route_table_pb2, status_pb2, v_service_pb2
-from services.nsmanager.model import Desired, Link, Route, Vip, mark_of
-from services.nsmanager.plan import addresses, links, routes
+from crossns.v1 import interface_pb2, neighbor_pb2, route_pb2, route_table_pb2, rule_pb2, status_pb2, v_service_pb2
+from services.nsmanager.model import Desired, Link, Neighbor, Route, Rule, Vip, mark_of
+from services.nsmanager.plan import addresses, links, neighbors, routes, rules
 from services.nsmanager.plan.observed import Observed
 
 SERVICE = "nsmanager"
@@ -37,6 +37,8 @@ def report(
         result[desired.table.resource] = _table(desired, observed, failures)
     result |= {link.resource: _link(link, desired, observed, failures) for link in desired.links}
     result |= {route.resource: _route(route, desired, observed, failures) for route in desired.routes}
+    result |= {rule.resource: _rule(rule, desired, observed, failures) for rule in desired.rules}
+    result |= {neighbor.resource: _neighbor(neighbor, desired, observed, failures) for neighbor in desired.neighbors}
     result |= _v_services(desired, observed, failures, previous)
     for name in sorted(desired.leaving):
         if name in failures:
@@ -75,6 +77,10 @@ def _is_left(name: str, desired: Desired, observed: Observed) -> bool:
         return observed.namespace is not None
     if name.startswith("interfaces/"):
         return mark_of(name) in observed.own_links or mark_of(name) in observed.marked
+    if names.collection(name) == "rules":
+        return bool(rules.removed(desired, observed))
+    if names.collection(name) == "neighbors":
+        return bool(neighbors.removed(desired, observed))
     # Routes without a wish are removed by every round, or go with the namespace.
     return False
 
@@ -142,6 +148,42 @@ def _route(route: Route, desired: Desired, observed: Observed, failures: Failure
         state=_state(reason, failure),
         conditions=[resource.condition("Present", SERVICE, reason, message)],
     )
+
+
+def _rule(rule: Rule, desired: Desired, observed: Observed, failures: Failures) -> rule_pb2.RuleStatus:
+    failure = failures.get(rule.resource)
+    reason, message = _found(failure, is_there=rules.is_present(rule, desired, observed))
+    if reason == "IN_PROGRESS" and rules.resolved(rule, desired) is None:
+        reason, message = _moved_away(rule.interface, desired)
+    return rule_pb2.RuleStatus(
+        observed_generation=rule.generation,
+        state=_state(reason, failure),
+        conditions=[resource.condition("Present", SERVICE, reason, message)],
+    )
+
+
+def _neighbor(neighbor: Neighbor, desired: Desired, observed: Observed, failures: Failures) -> neighbor_pb2.NeighborStatus:
+    failure = failures.get(neighbor.resource)
+    reason, message = _found(failure, is_there=neighbors.is_present(neighbor, desired, observed))
+    if reason == "IN_PROGRESS" and neighbors.resolved(neighbor, desired, observed) is None:
+        reason, message = _moved_away(neighbor.interface, desired)
+    elif reason == "OK" and neighbors.is_idle(neighbor, observed):
+        reason = "FORWARDING_OFF"
+        message = f"routeTables/{desired.id} does not forward, so it answers for nobody: set spec.forwarding there"
+    return neighbor_pb2.NeighborStatus(
+        observed_generation=neighbor.generation,
+        state=status_pb2.STATE_DEGRADED if reason == "FORWARDING_OFF" else _state(reason, failure),
+        conditions=[resource.condition("Present", SERVICE, reason, message)],
+    )
+
+
+def _moved_away(interface: str, desired: Desired) -> tuple[str, str]:
+    """What to say where an interface that is named has no link in the table."""
+    link = desired.all_links.get(interface)
+    if link is not None and link.table != desired.id:
+        where = f"{interface} is in routeTables/{link.table}, not in routeTables/{desired.id}"
+        return "LINK_MISSING", f"{where}: name an interface of this table, or move it back"
+    return "LINK_MISSING", f"{interface} has no link in routeTables/{desired.id}: its own status says why"
 
 
 def _v_services(

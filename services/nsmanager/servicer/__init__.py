@@ -1,8 +1,13 @@
-"""nsmanager's gRPC methods: RouteTables, Interfaces, Routes. They store what is wanted; nothing here touches the device."""
+"""nsmanager's gRPC methods: RouteTables, Interfaces, Routes, Rules, Neighbors.
+
+They store what is wanted; nothing here touches the device.
+"""
 
 from services.nsmanager.servicer.interface import Interfaces
 from services.nsmanager.servicer.kind import registries
+from services.nsmanager.servicer.neighbor import Neighbors
 from services.nsmanager.servicer.route import Routes
 from services.nsmanager.servicer.route_table import RouteTables
+from services.nsmanager.servicer.rule import Rules
 
-__all__ = ["Interfaces", "RouteTables", "Routes", "registries"]
+__all__ = ["Interfaces", "Neighbors", "RouteTables", "Routes", "Rules", "registries"]

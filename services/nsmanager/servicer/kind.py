@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from crossns import errors, names, resource, store
 from crossns.registry import Registry
 from crossns.resource import Claim, Draft, Kind, Reference, Resource
-from crossns.v1 import interface_pb2, route_pb2, route_table_pb2
+from crossns.v1 import interface_pb2, neighbor_pb2, route_pb2, route_table_pb2, rule_pb2
 from services.nsmanager import model
 
 INDEX_MAX = 65535
@@ -18,6 +18,8 @@ def registries(backend: store.Store, keys: names.Keys) -> dict[str, Registry]:
         "routeTables": Registry(backend, keys, ROUTE_TABLE, _allocate_index),
         "interfaces": Registry(backend, keys, INTERFACE, _check_ports),
         "routes": Registry(backend, keys, ROUTE, _check_gateways),
+        "rules": Registry(backend, keys, RULE, _check_interface),
+        "neighbors": Registry(backend, keys, NEIGHBOR, _check_interface),
     }
 
 
@@ -67,6 +69,30 @@ def _route(message: Resource) -> Draft:
     return Draft((Claim("route", key, "ALREADY_EXISTS", taken),), (Reference(f"routeTables/{route.table}", "parent"), *hops))
 
 
+def _rule(message: Resource) -> Draft:
+    assert isinstance(message, rule_pb2.Rule)  # noqa: S101 - by its kind
+    rule = model.rule(message)
+    prefixes = f"{rule.source or 'all'}/{rule.destination or 'all'}"
+    interface = names.resource_id(rule.interface) or "any"
+    key = f"{rule.table}/ipv{rule.version}/{rule.priority}/{prefixes}/{interface}/{rule.mark:x}/{rule.mark_mask:x}"
+    taken = f"spec.priority: {{owner}} selects the same packets at {rule.priority} already: change it, or choose another priority"
+    return Draft((Claim("rule", key, "ALREADY_EXISTS", taken),), _in_table(rule.table, rule.interface))
+
+
+def _neighbor(message: Resource) -> Draft:
+    assert isinstance(message, neighbor_pb2.Neighbor)  # noqa: S101 - by its kind
+    neighbor = model.neighbor(message)
+    key = f"{neighbor.table}/{names.resource_id(neighbor.interface)}/{neighbor.address}"
+    taken = f"spec.address: {{owner}} stands for {neighbor.address} on {neighbor.interface} already: change it"
+    return Draft((Claim("neighbor", key, "ALREADY_EXISTS", taken),), _in_table(neighbor.table, neighbor.interface))
+
+
+def _in_table(table: str, interface: str) -> tuple[Reference, ...]:
+    """Of something in a route table that names one of its interfaces, or none."""
+    named = (Reference(interface, "spec.interface"),) if interface else ()
+    return (Reference(f"routeTables/{table}", "parent"), *named)
+
+
 def _check_unprotected(message: Resource) -> None:
     assert isinstance(message, route_table_pb2.RouteTable)  # noqa: S101 - by its kind
     if message.name == names.DEFAULT_TABLE:
@@ -89,6 +115,8 @@ ROUTE_TABLE = Kind(
 _FIXED = ("kind", "physical.link_name", "physical.mac_address", "macvlan.parent", "vlan.parent")
 INTERFACE = Kind("interfaces", "interface", _interface, immutable=_FIXED)
 ROUTE = Kind("routes", "route", _route)
+RULE = Kind("rules", "rule", _rule)
+NEIGHBOR = Kind("neighbors", "neighbor", _neighbor)
 
 
 async def _allocate_index(registry: Registry, wanted: Resource, current: Resource | None) -> Resource:
@@ -120,6 +148,19 @@ async def _check_ports(registry: Registry, wanted: Resource, _current: Resource 
         if isinstance(port, interface_pb2.Interface) and port.spec.route_table != wanted.spec.route_table:
             message = f"{port.name} is in {port.spec.route_table}: a port must be in {wanted.spec.route_table}, as {wanted.name}"
             raise errors.InvalidSpec(f"spec.{link.kind}", message)
+    return wanted
+
+
+async def _check_interface(registry: Registry, wanted: Resource, _current: Resource | None) -> Resource:
+    """What a rule or a neighbour names is in its own table: it says nothing about another."""
+    assert isinstance(wanted, rule_pb2.Rule | neighbor_pb2.Neighbor)  # noqa: S101 - by its kind
+    named = wanted.spec.interface
+    entry = await registry.store.get(registry.keys.desired(named)) if named else None
+    interface = resource.load("interfaces", entry.value) if entry is not None else None
+    table = names.parent(wanted.name)
+    if isinstance(interface, interface_pb2.Interface) and interface.spec.route_table != table:
+        message = f"{named} is in {interface.spec.route_table}: name an interface of {table}"
+        raise errors.InvalidSpec("spec.interface", message)
     return wanted
 
 

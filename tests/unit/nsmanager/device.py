@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from crossns import entry, sysctl
 from crossns import operation as op
 from services.nsmanager.plan import At, Observed, Privileged
 
@@ -25,6 +26,8 @@ class Space:
     addresses: list[op.Address] = field(default_factory=list)
     routes: list[op.Route] = field(default_factory=list)
     sysctls: dict[str, str] = field(default_factory=dict)
+    rules: list[entry.Rule] = field(default_factory=list)
+    neighbors: list[entry.Neighbor] = field(default_factory=list)
 
     def by_mark(self, mark: str) -> op.Link | None:
         return next((link for link in self.links.values() if link.mark == mark), None)
@@ -50,6 +53,8 @@ class Device:
             addresses=tuple(space.addresses),
             routes=tuple(space.routes),
             sysctls=dict(space.sysctls),
+            rules=tuple(space.rules),
+            neighbors=tuple(space.neighbors),
         )
         return Observed(op.Namespace(table=table, cookie=space.cookie, attached=True), snapshot, "boot", marked, cards)
 
@@ -73,7 +78,7 @@ class Device:
             raise Refused(f"no parent {o.parent}")
         self._check_free(target, o.name)
         target.links[o.name] = op.Link(
-            index=self._next(), name=o.name, kind=o.kind, mark=o.mark, mtu=1500, attributes=o.attributes
+            index=self._next(), name=o.name, kind=o.kind, mark=o.mark, mtu=1500, attributes=o.attributes, sysctls=_begun(target)
         )
 
     def DeleteLink(self, space: Space, o: op.DeleteLink) -> None:
@@ -90,7 +95,14 @@ class Device:
         self._take_out(space, o.name)
         was = "" if not o.mark else link.was or link.name
         self.spaces[o.table].links[o.new_name] = msgspec.structs.replace(
-            link, name=o.new_name, mark=o.mark, was=was, up=False, master="", index=self._next()
+            link,
+            name=o.new_name,
+            mark=o.mark,
+            was=was,
+            up=False,
+            master="",
+            index=self._next(),
+            sysctls=_begun(self.spaces[o.table]),
         )
 
     def MarkLink(self, space: Space, o: op.MarkLink) -> None:
@@ -105,11 +117,16 @@ class Device:
         if o.master and o.master not in space.links:
             raise Refused(f"no master {o.master}")
         space.links[o.name] = msgspec.structs.replace(link, **given, attributes={**link.attributes, **o.attributes})
+        if link.up and o.up is False:
+            space.neighbors = [each for each in space.neighbors if each.link != o.name]
         if o.new_name is not None:
             self._check_free(space, o.new_name)
             space.links[o.new_name] = msgspec.structs.replace(space.links.pop(o.name), name=o.new_name)
             space.addresses = [
                 msgspec.structs.replace(each, link=o.new_name) if each.link == o.name else each for each in space.addresses
+            ]
+            space.neighbors = [
+                msgspec.structs.replace(each, link=o.new_name) if each.link == o.name else each for each in space.neighbors
             ]
 
     def AddAddress(self, space: Space, o: op.AddAddress) -> None:
@@ -134,8 +151,33 @@ class Device:
 
         space.routes = [each for each in space.routes if key(each) != key(o.route)]
 
-    def SetSysctl(self, space: Space, o: op.SetSysctl) -> None:
+    def SetSysctl(self, space: Space, o: sysctl.SetSysctl) -> None:
         space.sysctls[o.name] = o.value
+
+    def SetLinkSysctl(self, space: Space, o: sysctl.SetLinkSysctl) -> None:
+        if o.link in space.links:
+            link = space.links[o.link]
+            sysctls = {name: value for name, value in {**link.sysctls, o.name: o.value}.items() if value != "0"}
+            space.links[o.link] = msgspec.structs.replace(link, sysctls=sysctls)
+
+    def PutRule(self, space: Space, o: entry.PutRule) -> None:
+        if o.rule not in space.rules:
+            space.rules.append(o.rule)
+
+    def RemoveRule(self, space: Space, o: entry.RemoveRule) -> None:
+        space.rules = [each for each in space.rules if each != o.rule]
+
+    def PutNeighbor(self, space: Space, o: entry.PutNeighbor) -> None:
+        if o.neighbor.link not in space.links:
+            raise Refused(f"no link {o.neighbor.link}")
+        self.RemoveNeighbor(space, entry.RemoveNeighbor(neighbor=o.neighbor))
+        space.neighbors.append(o.neighbor)
+
+    def RemoveNeighbor(self, space: Space, o: entry.RemoveNeighbor) -> None:
+        def key(each: entry.Neighbor) -> tuple[str, str, bool]:
+            return each.link, each.address, each.proxy
+
+        space.neighbors = [each for each in space.neighbors if key(each) != key(o.neighbor)]
 
     def _hop(self, space: Space, hop: op.NextHop) -> op.NextHop:
         if hop.link:
@@ -156,6 +198,7 @@ class Device:
         del space.links[name]
         space.addresses = [each for each in space.addresses if each.link != name]
         space.routes = [each for each in space.routes if all(hop.link != name for hop in each.next_hops)]
+        space.neighbors = [each for each in space.neighbors if each.link != name]
         for other in list(space.links.values()):
             if other.master == name:
                 space.links[other.name] = msgspec.structs.replace(other, master="")
@@ -163,3 +206,9 @@ class Device:
     def _next(self) -> int:
         self.counter += 1
         return self.counter
+
+
+def _begun(space: Space) -> dict[str, str]:
+    """What a link begins with in a namespace."""
+    prefix = "net.ipv4.conf.default."
+    return {name.removeprefix(prefix): value for name, value in space.sysctls.items() if name.startswith(prefix) and value != "0"}
