@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from crossns import operation
-from services.nsmanager.agent import addresses, announce, links, move, observe, privilege, routes
+from services.nsmanager.agent import addresses, announce, count, links, move, observe, privilege, routes
 from services.nsmanager.agent.rtnl import Rtnl
 from services.nsmanager.agent.target import Tables
 from services.nsmanager.launcher import session
@@ -17,6 +17,7 @@ from services.nsmanager.launcher import session
 _NSMANAGER = frozenset({"nsmanager"})
 DUTIES: dict[type[operation.Message], frozenset[str] | None] = {
     operation.Dump: None,
+    operation.ReadCounters: None,
     operation.Statistics: None,
     # Not a change of the namespace, but power over what leaves it.
     operation.OpenSocket: frozenset({"nsmanager", "proxy"}),
@@ -46,6 +47,8 @@ class Operations:
         match wanted:
             case operation.Dump():
                 answer(observe.snapshot(self._rtnl))
+            case operation.ReadCounters():
+                answer(count.counters())
             case operation.Statistics():
                 answer(self._rtnl.tally.counters())
             case operation.OpenSocket():
