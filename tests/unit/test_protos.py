@@ -21,12 +21,23 @@ from crossns.v1 import (
     interface_pb2,
     route_pb2,
     route_table_pb2,
+    statistics_pb2,
     status_pb2,
     v_service_pb2,
 )
 
 ROOT = Path(__file__).parents[2]
-MODULES = (config_pb2, errors_pb2, events_pb2, interface_pb2, route_pb2, route_table_pb2, status_pb2, v_service_pb2)
+MODULES = (
+    config_pb2,
+    errors_pb2,
+    events_pb2,
+    interface_pb2,
+    route_pb2,
+    route_table_pb2,
+    statistics_pb2,
+    status_pb2,
+    v_service_pb2,
+)
 FILES: tuple[FileDescriptor, ...] = tuple(module.DESCRIPTOR for module in MODULES)
 # What every resource has, with these numbers (AIP-148, AIP-154, AIP-128).
 FIELDS = ("name", "spec", "status", "labels", "etag", "create_time", "update_time", "delete_time", "generation", "reconciling")

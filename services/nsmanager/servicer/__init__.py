@@ -1,8 +1,12 @@
-"""nsmanager's gRPC methods: RouteTables, Interfaces, Routes. They store what is wanted; nothing here touches the device."""
+"""nsmanager's gRPC methods: RouteTables, Interfaces, Routes. They store what is wanted; nothing here touches the device.
+
+Statistics alone are read from it, by what `app` hands over.
+"""
 
 from services.nsmanager.servicer.interface import Interfaces
 from services.nsmanager.servicer.kind import registries
 from services.nsmanager.servicer.route import Routes
 from services.nsmanager.servicer.route_table import RouteTables
+from services.nsmanager.servicer.statistics import Statistics
 
-__all__ = ["Interfaces", "RouteTables", "Routes", "registries"]
+__all__ = ["Interfaces", "RouteTables", "Routes", "Statistics", "registries"]
