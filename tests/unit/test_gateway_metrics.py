@@ -118,6 +118,7 @@ def test_what_only_grows_ends_in_total_and_nothing_else_does() -> None:
     for family in families().values():
         for sample in family.samples:
             assert sample.name.endswith("_total") == (family.type == "counter"), sample.name
+    assert families()["crossns_tcp_established_connections"].type == "gauge"
 
 
 def test_no_series_stands_twice() -> None:
@@ -380,6 +381,7 @@ async def test_page_that_closes_leaves_no_connection(tmp_path: Path) -> None:
     async with served(tmp_path, hanging) as (told, ask):
         asking = asyncio.create_task(ask(get()))
         await scrapes.wait()
-        await told.close()
+        async with asyncio.timeout(page._PATIENCE_S / 2):
+            await told.close()
         assert (await asking)[0] == ""
         assert told._open == set()
