@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from crossns import entry, message, sysctl
+from crossns import counter, entry, message, sysctl
 
 # The mark of what is ours: rtm_protocol of routes, IFA_PROTO of addresses (two values, so that a VIP is told from an
 # interface's own address). 0..31 are the kernel's and iproute2's; these are unassigned in rt_protos.
@@ -208,6 +208,10 @@ class Dump(Message, frozen=True):
     """-> Snapshot"""
 
 
+class ReadCounters(Message, frozen=True):
+    """What the kernel has counted in the namespace. -> counter.KernelCounters"""
+
+
 class CreateLink(Message, frozen=True):
     """Make a virtual link, marked, in `table`'s namespace (this agent's own unless given). -> None
 
@@ -310,6 +314,7 @@ LauncherOperation = (
 )
 AgentOperation = (
     Dump
+    | ReadCounters
     | CreateLink
     | DeleteLink
     | MoveLink
@@ -325,7 +330,7 @@ AgentOperation = (
     | Statistics
 )
 Request = Hello | LauncherOperation | AgentOperation
-Result = Welcome | Namespace | Namespaces | Engine | Engines | Counters | Snapshot
+Result = Welcome | Namespace | Namespaces | Engine | Engines | Counters | Snapshot | counter.KernelCounters
 
 
 class Fault(msgspec.Struct, frozen=True):

@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 
 from crossns import cache, names, rpc, settings
 from crossns.etcd.client import OPERATIONS_MAX, EtcdStore
@@ -38,9 +39,21 @@ async def run(shared: settings.Settings, own: Settings) -> None:
     try:
         snapshot = cache.Cache(backend, keys.device_prefix)
         services = build(backend, snapshot, keys, channels)
-        async with listening(shared.layout.gateway_socket, own, services) as ports:
-            _log.info("serving", extra={"socket": str(shared.layout.gateway_socket), "ports": ports})
+        async with listening(shared.layout.gateway_socket, own, services) as ports, _metrics(own, channels) as metrics:
+            _log.info("serving", extra={"socket": str(shared.layout.gateway_socket), "ports": ports, "metrics": metrics})
             await snapshot.run()
     finally:
         await asyncio.gather(*(channel.close(None) for channel in channels.values()))
         await backend.close()
+
+
+@asynccontextmanager
+async def _metrics(own: Settings, channels: Channels) -> AsyncIterator[int | None]:
+    """The port where metrics are told; None where nobody wants them."""
+    if own.metrics is None:
+        yield None
+        return
+    from gateway import metrics  # noqa: PLC0415 - who does not want them does not pay for them
+
+    async with metrics.serving(own.metrics, own.tls, channels) as port:
+        yield port

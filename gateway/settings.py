@@ -40,25 +40,33 @@ class Settings:
     admin_uids: frozenset[int] = frozenset()
     listen: tuple[Address, ...] = ()
     tls: Tls | None = None
+    # Where Prometheus finds the metrics; nowhere unless asked.
+    metrics: Address | None = None
 
 
 def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
     """Settings from flags, else from variables; InvalidSpec says which is wrong and what to do. `--help` exits by itself."""
     given = _parser(environ).parse_args(argv)
-    listen = tuple(_address(text) for text in given.listen)
+    listen = tuple(_address("--listen", text) for text in given.listen)
+    metrics = _address("--metrics", given.metrics) if given.metrics else None
     files: list[Path | None] = [given.tls_cert, given.tls_key, given.client_ca]
     if any(files) and None in files:
         raise errors.InvalidSpec("--tls-cert", "belongs with --tls-key and --client-ca: give all three, or none")
     cert, key, client_ca = files
     tls = Tls(cert, key, client_ca) if cert and key and client_ca else None
-    exposed = [address for address in listen if not address.host.is_loopback]
-    if exposed and tls is None:
+    if tls is None:
+        for flag, address in (*(("--listen", each) for each in listen), *((("--metrics", metrics),) if metrics else ())):
+            _check_loopback(flag, address)
+    return Settings(frozenset(_uid(text) for text in given.admin_uid), listen, tls, metrics)
+
+
+def _check_loopback(flag: str, address: Address) -> None:
+    if not address.host.is_loopback:
         message = (
-            f"{exposed[0]} can be reached from other machines: give --tls-cert, --tls-key and --client-ca, so that clients show"
+            f"{address} can be reached from other machines: give --tls-cert, --tls-key and --client-ca, so that clients show"
             " certificates; or listen on 127.0.0.1 or [::1]"
         )
-        raise errors.InvalidSpec("--listen", message, address=exposed[0])
-    return Settings(frozenset(_uid(text) for text in given.admin_uid), listen, tls)
+        raise errors.InvalidSpec(flag, message, address=address)
 
 
 def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
@@ -76,6 +84,9 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
         variable = _variable(flag)
         default = [part.strip() for part in environ.get(variable, "").split(",") if part.strip()]
         parser.add_argument(flag, metavar=metavar, action="append", default=default, help=f"{text} [{variable}, with commas]")
+    variable = _variable("--metrics")
+    text = f"tell Prometheus there, over HTTP at /metrics, what is counted [{variable}]"
+    parser.add_argument("--metrics", metavar="ADDRESS:PORT", default=environ.get(variable, ""), help=text)
     for flag, text in (
         ("--tls-cert", "certificate that the gateway shows beyond loopback, PEM"),
         ("--tls-key", "its key"),
@@ -97,7 +108,7 @@ def _uid(text: str) -> int:
     return int(text)
 
 
-def _address(text: str) -> Address:
+def _address(flag: str, text: str) -> Address:
     host, _, port = text.rpartition(":")
     try:
         address = Address(ipaddress.ip_address(host.removeprefix("[").removesuffix("]")), int(port))
@@ -105,5 +116,5 @@ def _address(text: str) -> Address:
         address = None
     if address is None or not 0 <= address.port <= 65535 or (address.host.version == 6) != host.startswith("["):
         message = f"{errors.bounded(text)!r} is not ADDRESS:PORT: give one such as 127.0.0.1:7443 or [::1]:7443"
-        raise errors.InvalidSpec("--listen", message)
+        raise errors.InvalidSpec(flag, message)
     return address

@@ -97,9 +97,14 @@ class Client:
             return await method(request, timeout=self.remaining_s())
 
     async def stream(self, method: Callable[..., Any], request: Any) -> AsyncIterator[Any]:
+        """Whoever ends it early ends the call, too."""
         with self._explained():
-            async for response in method(request, timeout=self.remaining_s()):
-                yield response
+            call = method(request, timeout=self.remaining_s())
+            try:
+                async for response in call:
+                    yield response
+            finally:
+                call.cancel()
 
     async def get(self, name: str) -> Resource:
         kind = of_name(name)

@@ -23,6 +23,8 @@ def _gateway_options(function: Callable[..., Any]) -> Callable[..., Any]:
     function = click.option("--client-ca", type=_FILE, help="who signs the clients' certificates (PEM)")(function)
     function = click.option("--tls-key", type=_FILE, help="its key (PEM)")(function)
     function = click.option("--tls-cert", type=_FILE, help="the gateway's certificate (PEM)")(function)
+    metrics = "tell Prometheus there, over HTTP at /metrics, what is counted; beyond loopback with TLS only"
+    function = click.option("--metrics", metavar="ADDRESS:PORT", help=metrics)(function)
     return click.option("--listen", multiple=True, metavar="ADDRESS:PORT", help=tcp)(function)
 
 

@@ -4,7 +4,7 @@ The inverse of `document`: what `yaml` and `json` print, `apply` takes. A table 
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import click
@@ -73,6 +73,24 @@ def to_plain(resource: Resource) -> dict[str, Any]:
 def fields(message: Message) -> dict[str, Any]:
     """What is set of a message, under its proto-JSON names."""
     return {field.camelcase_name: _value(field, value) for field, value in message.ListFields()}
+
+
+def with_zeros(message: Message) -> dict[str, Any]:
+    """All fields under their proto-JSON names, for scripts that read numbers; a message that is not set is left out."""
+    return dict(_all_fields(message))
+
+
+def _all_fields(message: Message) -> Iterator[tuple[str, Any]]:
+    told = fields(message)
+    for each in message.DESCRIPTOR.fields:
+        name, value = each.camelcase_name, getattr(message, each.name)
+        if each.is_repeated:
+            yield name, [with_zeros(item) for item in value]
+        elif each.message_type is None:
+            yield name, value
+        elif name in told:
+            # A time is one text, as in every resource.
+            yield name, told[name] if isinstance(told[name], str) else with_zeros(value)
 
 
 def _value(field: FieldDescriptor, value: Any) -> Any:

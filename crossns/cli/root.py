@@ -28,6 +28,7 @@ _COMMANDS = {
     "service": ("service", "service", "vServices: list, show, drain, enable, disable"),
     "exec": ("device", "enter", "run a command inside a route table (root, on the device)"),
     "watch": ("watch", "watch", "print what happens as it happens"),
+    "stats": ("stats", "stats", "what a route table's links, IP, TCP, UDP and sockets have counted, with rates"),
     "status": ("status", "status", "is all well? services, processes, memory, resources"),
     "completion": ("completion", "completion", "print the shell's completion script"),
 }

@@ -4,12 +4,11 @@ Called by `service show`, and by `member` for how many connections a member has.
 shown all the same. Pure but for `ask`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import click
-from google.protobuf.message import Message
 
 from crossns import errors
 from crossns.cli import columns, part, render
@@ -66,7 +65,7 @@ def screen(service: v_service_pb2.VService, counted: v_service_pb2.VServiceStati
 
 def plain(service: v_service_pb2.VService, counted: v_service_pb2.VServiceStatistics | None) -> dict[str, Any]:
     """For scripts: the resource as `get` prints it, and what is counted, zeros too; None where nothing is."""
-    return {"vService": render.to_plain(service), "statistics": None if counted is None else _with_zeros(counted)}
+    return {"vService": render.to_plain(service), "statistics": None if counted is None else render.with_zeros(counted)}
 
 
 def connections(counted: v_service_pb2.VServiceStatistics, chosen: Sequence[str]) -> int:
@@ -181,21 +180,3 @@ def _number(count: int | None) -> str:
 def _algorithm(pool: v_service_pb2.Pool) -> str:
     name = v_service_pb2.Algorithm.Name(pool.algorithm).removeprefix("ALGORITHM_")
     return _ALGORITHMS.get(pool.algorithm) or name.lower().replace("_", " ")
-
-
-def _with_zeros(message: Message) -> dict[str, Any]:
-    """All fields under their proto-JSON names; a message that is not set is left out."""
-    return dict(_fields(message))
-
-
-def _fields(message: Message) -> Iterator[tuple[str, Any]]:
-    told = render.fields(message)
-    for each in message.DESCRIPTOR.fields:
-        name, value = each.camelcase_name, getattr(message, each.name)
-        if each.is_repeated:
-            yield name, [_with_zeros(item) for item in value]
-        elif each.message_type is None:
-            yield name, value
-        elif name in told:
-            # A time is one text, as in every resource.
-            yield name, told[name] if isinstance(told[name], str) else _with_zeros(value)

@@ -15,9 +15,10 @@ async def build(context: Context) -> App:
         on_change=lambda unit: loop.trigger(unit),  # noqa: PLW0108 - there is no loop yet
         on_links=lambda: loop.trigger_unsettled(),  # noqa: PLW0108
     )
-    rooms = Rooms(model.World(context.keys), plan.plan, plan.report, device)
+    world = model.World(context.keys)
+    rooms = Rooms(world, plan.plan, plan.report, device)
     loop = Reconciler(rooms, context.backend, context.snapshot, context.keys, context.fence, registries)
-    tables = servicer.RouteTables(registries)
+    tables = servicer.RouteTables(registries, servicer.Statistics(device, world.units))
     await tables.ensure_built_in()
     services: dict[str, rpc.Service] = {
         "crossns.v1.RouteTables": (route_table_pb2_grpc.add_RouteTablesServicer_to_server, tables),

@@ -9,7 +9,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 
-from crossns import errors, names, operation
+from crossns import counter, errors, names, operation
 from crossns.agent import Agent
 from crossns.launcher import Launcher, follow
 from crossns.layout import Layout
@@ -74,6 +74,17 @@ class Device:
         if isinstance(op.operation, operation.MoveLink):
             # A link arrives in steps, and of the last (its marks come off) the kernel tells nobody.
             await self._look(op.operation.table)
+
+    async def count(self, table: str) -> counter.KernelCounters:
+        """What the kernel has counted in the namespace of a table."""
+        read = await (await self._connected_agent(table)).call(operation.ReadCounters())
+        if not isinstance(read, counter.KernelCounters):
+            raise errors.InvariantError(f"the agent of {table} answered a count with {type(read).__name__}")
+        return read
+
+    async def agent_restarts(self) -> dict[str, int]:
+        """By table, of every table that has a namespace."""
+        return {each.table: each.agent_restarts for each in await self._namespaces("")}
 
     async def _namespaces(self, table: str) -> tuple[operation.Namespace, ...]:
         result = await (await self._connected_launcher()).call(operation.ListNamespaces(table=table))

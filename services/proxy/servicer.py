@@ -1,9 +1,9 @@
 """The proxy's gRPC methods: VServices. They store what is wanted; nothing here touches the device."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any
 
-from crossns import names, standard, store
+from crossns import errors, names, standard, store
 from crossns.registry import Registry
 from crossns.resource import Claim, Draft, Kind, Reference, Resource
 from crossns.v1 import v_service_pb2, v_service_pb2_grpc
@@ -14,6 +14,7 @@ def registry(backend: store.Store, keys: names.Keys) -> Registry:
     return Registry(backend, keys, V_SERVICE)
 
 
+PAGE_SIZE = 1000
 # What HAProxy has counted of sections of its file; EngineUnavailable where it does not answer.
 Count = Callable[[Sequence[str]], Awaitable[plan.Totals]]
 
@@ -42,9 +43,40 @@ class VServices(v_service_pb2_grpc.VServicesServicer):
         """Zeros for one that HAProxy does not know of yet: there may be none."""
         message = await standard.get(self._registry, request)
         vservice = model.v_service(message)
-        is_known = any(part.service == plan.SERVICE for part in message.status.frontends)
-        totals = await self._count(plan.sections(vservice)) if is_known else plan.Totals()
+        totals = await self._count(plan.sections(vservice)) if _is_known(message) else plan.Totals()
         return plan.statistics(vservice, totals)
+
+    async def ListVServiceStatistics(self, _request: Any, _context: Any) -> AsyncGenerator[Any, None]:
+        """HAProxy is asked once for all."""
+        living = [each for each in await self._all() if not each.HasField("delete_time")]
+        vservices = [(model.v_service(each), _is_known(each)) for each in living if _is_valid(each)]
+        sections = [section for vservice, is_known in vservices if is_known for section in plan.sections(vservice)]
+        totals = await self._count(sections) if sections else plan.Totals()
+        for vservice, is_known in vservices:
+            yield plan.statistics(vservice, totals if is_known else plan.Totals())
+
+    async def _all(self) -> list[v_service_pb2.VService]:
+        found: list[Any] = []
+        token = ""
+        while True:
+            page, token = await self._registry.page(f"{model.COLLECTION}/", PAGE_SIZE, token)
+            found += page
+            if not token:
+                return found
+
+
+def _is_known(message: v_service_pb2.VService) -> bool:
+    """Whether HAProxy has, or has had, something of it."""
+    return any(part.service == plan.SERVICE for part in message.status.frontends)
+
+
+def _is_valid(message: v_service_pb2.VService) -> bool:
+    """One that was stored by another version may not be; then it is told by its status, and the others all the same."""
+    try:
+        model.v_service(message)
+    except errors.InvalidSpec:
+        return False
+    return True
 
 
 async def _nothing(_sections: Sequence[str]) -> plan.Totals:

@@ -30,6 +30,7 @@ from crossns.v1 import (
 from gateway import app
 from services.nsmanager import servicer as nsmanager
 from services.proxy import servicer as proxy
+from tests import absent
 
 WITHIN_S = 20.0
 
@@ -113,7 +114,7 @@ async def running(directory: Path) -> AsyncIterator[Stage]:
 
 
 def _services(registries: dict[str, Registry]) -> dict[str, dict[str, rpc.Service]]:
-    tables, links = nsmanager.RouteTables(registries), nsmanager.Interfaces(registries["interfaces"])
+    tables, links = nsmanager.RouteTables(registries, absent.statistics()), nsmanager.Interfaces(registries["interfaces"])
     routes, v_services = nsmanager.Routes(registries["routes"]), proxy.VServices(registries["vServices"])
     return {
         "nsmanager": {

@@ -29,6 +29,8 @@ class Device:
     def unary_unary(self, path: str, **_: Any) -> str:
         return path.rpartition("/")[2]
 
+    unary_stream = unary_unary
+
     def _check_time(self) -> None:
         if asyncio.get_running_loop().time() > self._deadline:
             raise errors.DeadlineExceeded("DEADLINE_EXCEEDED", "not done in time")

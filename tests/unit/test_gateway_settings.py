@@ -28,6 +28,20 @@ def test_what_other_machines_reach_needs_tls(address: str) -> None:
     assert settings.parse(["--listen", address, *TLS], {}).tls == settings.Tls(Path("c.pem"), Path("k.pem"), Path("ca.pem"))
 
 
+@pytest.mark.parametrize("flag", ["--listen", "--metrics"])
+def test_wrong_address_is_refused_under_the_name_of_its_flag(flag: str) -> None:
+    for address in ("nowhere", "0.0.0.0:9417"):
+        with pytest.raises(errors.InvalidSpec) as caught:
+            settings.parse([flag, address], {})
+        assert caught.value.metadata["field"] == flag
+
+
+def test_metrics_are_told_nowhere_unless_asked_and_on_loopback_without_tls() -> None:
+    assert settings.parse([], {}).metrics is None
+    assert str(settings.parse([], {"CROSSNS_GATEWAY_METRICS": "127.0.0.1:9417"}).metrics) == "127.0.0.1:9417"
+    assert str(settings.parse(["--metrics", "0.0.0.0:9417", *TLS], {}).metrics) == "0.0.0.0:9417"
+
+
 @pytest.mark.parametrize("missing", [0, 2, 4])
 def test_tls_files_come_together(missing: int) -> None:
     given = TLS[:missing] + TLS[missing + 2 :]
@@ -70,7 +84,7 @@ def test_help_and_readme_name_every_flag_with_its_variable(capsys: pytest.Captur
     assert ended.value.code == 0
     readme = Path(settings.__file__).with_name("README.md").read_text(encoding="utf-8")
     text = capsys.readouterr().out
-    for flag in ("--admin-uid", "--listen", "--tls-cert", "--tls-key", "--client-ca"):
+    for flag in ("--admin-uid", "--listen", "--metrics", "--tls-cert", "--tls-key", "--client-ca"):
         for words in (flag, f"CROSSNS_GATEWAY_{flag[2:].replace('-', '_').upper()}"):
             assert words in text
             assert f"`{words}`" in readme

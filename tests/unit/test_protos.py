@@ -23,6 +23,7 @@ from crossns.v1 import (
     route_pb2,
     route_table_pb2,
     rule_pb2,
+    statistics_pb2,
     status_pb2,
     v_service_pb2,
 )
@@ -37,6 +38,7 @@ MODULES = (
     route_pb2,
     route_table_pb2,
     rule_pb2,
+    statistics_pb2,
     status_pb2,
     v_service_pb2,
 )

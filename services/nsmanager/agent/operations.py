@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from crossns import entry, errors, operation, sysctl
-from services.nsmanager.agent import addresses, announce, links, move, neighbors, observe, privilege, routes, rules
+from services.nsmanager.agent import addresses, announce, count, links, move, neighbors, observe, privilege, routes, rules
 from services.nsmanager.agent.rtnl import Rtnl
 from services.nsmanager.agent.target import Tables
 from services.nsmanager.launcher import session
@@ -18,6 +18,7 @@ from services.nsmanager.launcher import session
 _NSMANAGER = frozenset({"nsmanager"})
 DUTIES: dict[type[operation.Message], frozenset[str] | None] = {
     operation.Dump: None,
+    operation.ReadCounters: None,
     operation.Statistics: None,
     # Not a change of the namespace, but power over what leaves it.
     operation.OpenSocket: frozenset({"nsmanager", "proxy"}),
@@ -52,6 +53,8 @@ class Operations:
         match wanted:
             case operation.Dump():
                 answer(observe.snapshot(self._rtnl))
+            case operation.ReadCounters():
+                answer(count.counters())
             case operation.Statistics():
                 answer(self._rtnl.tally.counters())
             case operation.OpenSocket():

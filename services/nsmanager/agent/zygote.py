@@ -17,7 +17,7 @@ import msgspec
 
 from crossns import netns, operation, wire
 from crossns.layout import Layout
-from services.nsmanager.agent import observe, privilege, server
+from services.nsmanager.agent import count, observe, privilege, server
 from services.nsmanager.agent.rtnl import Rtnl
 from services.nsmanager.agent.target import Tables
 from services.nsmanager.launcher import agents, place, records, session
@@ -49,6 +49,7 @@ def _warm_up() -> None:
     def look() -> None:
         rtnl = Rtnl(session.Tally())
         wire.encode(operation.Reply(0, result=observe.snapshot(rtnl)))
+        wire.encode(operation.Reply(0, result=count.counters()))
         rtnl.close()
 
     netns.inside_new(look)

@@ -1,6 +1,6 @@
 """nsmanager's gRPC methods: RouteTables, Interfaces, Routes, Rules, Neighbors.
 
-They store what is wanted; nothing here touches the device.
+They store what is wanted; nothing here touches the device. Statistics alone are read from it, by what `app` hands over.
 """
 
 from services.nsmanager.servicer.interface import Interfaces
@@ -9,5 +9,6 @@ from services.nsmanager.servicer.neighbor import Neighbors
 from services.nsmanager.servicer.route import Routes
 from services.nsmanager.servicer.route_table import RouteTables
 from services.nsmanager.servicer.rule import Rules
+from services.nsmanager.servicer.statistics import Statistics
 
-__all__ = ["Interfaces", "Neighbors", "RouteTables", "Routes", "Rules", "registries"]
+__all__ = ["Interfaces", "Neighbors", "RouteTables", "Routes", "Rules", "Statistics", "registries"]

@@ -1,20 +1,24 @@
 """RouteTables: the standard methods, a look for links that would die, and what follows from the index."""
 
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any
 
 from crossns import errors, names, standard
 from crossns.registry import Options, Registry
 from crossns.v1 import route_table_pb2, route_table_pb2_grpc
 from services.nsmanager.servicer.evacuation import Evacuation
+from services.nsmanager.servicer.statistics import Statistics, interval
 
 # VRRP has 8 bits for a virtual router id, 0 is not one (RFC 5798 5.2.3).
 VRID_COUNT = 255
 
 
 class RouteTables(route_table_pb2_grpc.RouteTablesServicer):
-    def __init__(self, registries: dict[str, Registry]) -> None:
+    def __init__(self, registries: dict[str, Registry], statistics: Statistics) -> None:
         self._registry = registries["routeTables"]
         self._evacuation = Evacuation(registries)
+        self._statistics = statistics
 
     async def ensure_built_in(self) -> None:
         """`routeTables/default` always exists."""
@@ -55,6 +59,26 @@ class RouteTables(route_table_pb2_grpc.RouteTablesServicer):
             control_socket_prefix=f"rt{index}",
             netns_cookie=table.status.netns_cookie,
         )
+
+    async def GetStatistics(self, request: Any, _context: Any) -> Any:
+        table = await standard.get(self._registry, request)
+        return await self._statistics.read(table.name)
+
+    async def WatchStatistics(self, request: Any, _context: Any) -> AsyncGenerator[Any, None]:
+        interval_s = interval(request)
+        table = await standard.get(self._registry, request)
+        try:
+            async with aclosing(self._statistics.watch(table.name, interval_s)) as answers:
+                async for answer in answers:
+                    yield answer
+        except errors.AgentUnavailable:
+            # A table that was deleted meanwhile has no agent, and never will.
+            await standard.get(self._registry, request)
+            raise
+
+    async def ListStatistics(self, _request: Any, _context: Any) -> AsyncGenerator[Any, None]:
+        for each in await self._statistics.read_all():
+            yield each
 
     async def _check_undeclared(self, name: str) -> None:
         """Links that no Interface declares are somebody's: they must not die with the namespace."""

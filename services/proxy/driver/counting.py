@@ -20,6 +20,9 @@ _PATIENCE_S = 2.0
 _STEP_S = 0.02
 # Rows between which others have a turn; 200 take 2 ms.
 _ROWS = 200
+# HAProxy takes so much at once (tune.bufsize), and a command for each section of one vService fits; of more, all are asked for.
+_SECTIONS_MAX = 128
+_EVERYTHING = ("-1",)
 # Frontends (1), backends (2) and servers (4).
 _KINDS = "7"
 # What an answer to `show stat` begins with.
@@ -57,14 +60,15 @@ class Counting:
     async def read_last(self, pid: int) -> None:
         """All that the worker has counted, before it ends; EngineUnavailable where it does not tell."""
         async with self._lock:
-            await self._take(pid, await self._told(pid, ["-1"]))
+            await self._take(pid, await self._told(pid, _EVERYTHING))
 
     async def _read(self, sections: Sequence[str]) -> plan.Totals:
         processes = await self._look()
         counts: dict[plan.Subject, plan.Counts] = {}
-        rows = await self._take(processes.current, await self._told(processes.current, sections))
+        asked = sections if len(sections) <= _SECTIONS_MAX else _EVERYTHING
+        rows = await self._take(processes.current, await self._told(processes.current, asked))
         for pid in processes.old:
-            rows += await self._take(pid, await self._ask(pid, sections))
+            rows += await self._take(pid, await self._ask(pid, asked))
         for row in rows:
             subject, now = plan.subject(row), plan.Counts(row.connections, row.queued)
             counts[subject] = counts.get(subject, plan.Counts()).plus(now)

@@ -49,6 +49,7 @@ def _frontend(vservice: model.VService, frontend: model.Frontend, totals: Totals
     counts = totals.of(Subject(render.frontend_section(vservice.name, frontend.name)))
     return v_service_pb2.FrontendStatistics(
         name=frontend.name,
+        route_table=frontend.table,
         traffic=_traffic(counts),
         denied_total=counts.denied,
         request_errors_total=counts.request_errors,
@@ -76,6 +77,7 @@ def _member(vservice: model.VService, pool: model.Pool, member: model.Member, to
     counts = totals.of(own).plus(totals.of(spare))
     return v_service_pb2.MemberStatistics(
         name=f"{pool.name}/{member.name}",
+        route_table=member.table,
         traffic=_traffic(counts),
         queued=counts.queued,
         connect_errors_total=counts.connect_errors,

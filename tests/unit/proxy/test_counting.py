@@ -185,3 +185,12 @@ async def test_only_what_is_asked_for_is_read(haproxy: HAProxy, counts: Counting
 def test_a_haproxy_without_a_current_worker_tells_nothing(text: str) -> None:
     with pytest.raises(errors.EngineUnavailable):
         worker.parse(text)
+
+
+async def test_more_sections_than_haproxy_takes_at_once_are_asked_for_by_everything(haproxy: HAProxy, counts: Counting) -> None:
+    haproxy.workers[0].total = 5
+    haproxy.asked.clear()
+    many = [*SECTIONS, *(f"vs.other.fe.f{number}" for number in range(counting._SECTIONS_MAX))]
+    found = (await counts.read(many)).counts
+    assert found[plan.Subject(FRONTEND)].connections_total == 5
+    assert [each for each in haproxy.asked if " 7 -1" in each] == ["@!11 show stat -1 7 -1"]

@@ -222,22 +222,6 @@ def test_several_answers_are_read_one_after_the_other() -> None:
     assert [(each.section, each.name) for each in plan.rows(text)] == [(FRONTEND, ""), (POOL, OWN[0]), (POOL, "")]
 
 
-@pytest.mark.parametrize(
-    "column",
-    [
-        *("stot", "bin", "bout", "dcon", "dses", "ereq", "req_tot", "econ", "wredis", "wretr"),
-        *("hrsp_1xx", "hrsp_2xx", "hrsp_3xx", "hrsp_4xx", "hrsp_5xx"),
-    ],
-)
-def test_every_number_counts_though_it_is_the_only_one(column: str) -> None:
-    """A row of which nothing is counted is passed over."""
-    ledger = plan.Ledger(0.0)
-    kinds = row(FRONTEND, "FRONTEND", **{column: 7}), row(POOL, *OWN, **{column: 7})
-    take(ledger, 1, *kinds)
-    totals = {**ledger.totals(FRONTEND), **ledger.totals(POOL)}
-    assert any(7 in map(abs, total) for total in totals.values())
-
-
 def test_every_number_of_haproxys_has_its_place() -> None:
     ledger = plan.Ledger(1_700_000_000.5)
     codes = {"hrsp_1xx": 1, "hrsp_2xx": 2, "hrsp_3xx": 3, "hrsp_4xx": 4, "hrsp_5xx": 5}
@@ -258,6 +242,7 @@ def test_every_number_of_haproxys_has_its_place() -> None:
     assert list(statistics.frontends) == [
         v_service_pb2.FrontendStatistics(
             name="fe",
+            route_table="routeTables/dmz",
             traffic=traffic(connections_total=10, received_bytes_total=11, sent_bytes_total=12),
             denied_total=27,
             request_errors_total=15,
@@ -276,6 +261,7 @@ def test_every_number_of_haproxys_has_its_place() -> None:
     assert list(statistics.members) == [
         v_service_pb2.MemberStatistics(
             name="main/a1",
+            route_table="routeTables/tenant-a",
             # Those that went on to another member are not its own.
             traffic=traffic(connections_total=75, received_bytes_total=21, sent_bytes_total=22),
             connect_errors_total=72,
@@ -319,15 +305,19 @@ def test_members_of_one_address_in_two_tables_are_two() -> None:
 
 
 class Stored:
-    """A registry with one vService."""
+    """A registry with vServices, of which a page has one."""
 
     kind = servicer.V_SERVICE
 
-    def __init__(self, message: v_service_pb2.VService) -> None:
-        self._message = message
+    def __init__(self, *messages: v_service_pb2.VService) -> None:
+        self._messages = messages
 
     async def get(self, _name: str) -> v_service_pb2.VService:
-        return self._message
+        return self._messages[0]
+
+    async def page(self, _prefix: str, _size: int, token: str) -> tuple[list[v_service_pb2.VService], str]:
+        place = int(token or 0)
+        return [self._messages[place]], str(place + 1) if place + 1 < len(self._messages) else ""
 
 
 async def asked(message: v_service_pb2.VService) -> list[Sequence[str]]:
@@ -357,3 +347,54 @@ async def test_haproxy_is_asked_for_the_sections_of_the_vservice() -> None:
     message = sample.message()
     message.status.frontends.add(name="dmz", service="proxy")
     assert await asked(message) == [("vs.web.fe.dmz", "vs.web.po.main")]
+
+
+def stored(name: str, *, is_known: bool = True) -> v_service_pb2.VService:
+    message = sample.message()
+    message.name = f"vServices/{name}"
+    if is_known:
+        message.status.frontends.add(name="dmz", service="proxy")
+    return message
+
+
+async def listed(*messages: v_service_pb2.VService) -> tuple[list[v_service_pb2.VServiceStatistics], list[Sequence[str]]]:
+    """What is told of all, and what HAProxy was asked for."""
+    asked: list[Sequence[str]] = []
+
+    async def count(sections: Sequence[str]) -> plan.Totals:
+        asked.append(sections)
+        return plan.Totals(5.0, {plan.Subject("vs.a.fe.dmz"): plan.Counts(connections=7)})
+
+    methods = servicer.VServices(cast("Registry", Stored(*messages)), count)
+    answers = methods.ListVServiceStatistics(v_service_pb2.ListVServiceStatisticsRequest(), None)
+    return [each async for each in answers], asked
+
+
+async def test_haproxy_is_asked_once_for_all_vservices() -> None:
+    told, asked = await listed(stored("a"), stored("b"), stored("young", is_known=False))
+    assert asked == [["vs.a.fe.dmz", "vs.a.po.main", "vs.b.fe.dmz", "vs.b.po.main"]]
+    assert [(each.name, each.HasField("counted_since")) for each in told] == [
+        ("vServices/a", True),
+        ("vServices/b", True),
+        ("vServices/young", False),
+    ]
+    assert [each.frontends[0].traffic.connections for each in told] == [7, 0, 0]
+
+
+async def test_haproxy_is_not_asked_where_it_has_nothing() -> None:
+    told, asked = await listed(stored("young", is_known=False))
+    assert (len(told), asked) == (1, [])
+
+
+async def test_what_is_going_or_not_valid_is_left_out_of_a_listing() -> None:
+    going, invalid = stored("going"), stored("invalid")
+    going.delete_time.GetCurrentTime()
+    invalid.spec.frontends[0].address = "nowhere"
+    told, _ = await listed(going, invalid, stored("a"))
+    assert [each.name for each in told] == ["vServices/a"]
+
+
+async def test_frontends_and_members_are_told_with_their_tables() -> None:
+    (told,), _ = await listed(stored("a"))
+    assert [each.route_table for each in told.frontends] == ["routeTables/dmz"]
+    assert [each.route_table for each in told.members] == ["routeTables/tenant-a", "routeTables/tenant-b"]

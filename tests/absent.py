@@ -1,0 +1,22 @@
+"""A device of which nothing answers, in the place of nsmanager's driver: for servicers that are tested on the store alone."""
+
+from collections.abc import Mapping
+
+from crossns import counter, errors
+from services.nsmanager import servicer
+
+
+class Absent:
+    async def count(self, table: str) -> counter.KernelCounters:
+        raise _unavailable(table)
+
+    async def agent_restarts(self) -> Mapping[str, int]:
+        raise _unavailable("the device")
+
+
+def statistics() -> servicer.Statistics:
+    return servicer.Statistics(Absent(), lambda: ())
+
+
+def _unavailable(whose: str) -> errors.AgentUnavailable:
+    return errors.AgentUnavailable("AGENT_UNAVAILABLE", f"the agent of {whose} is not there")
