@@ -22,8 +22,10 @@ from crossns.v1 import (
     config_pb2_grpc,
     events_pb2_grpc,
     interface_pb2_grpc,
+    neighbor_pb2_grpc,
     route_pb2_grpc,
     route_table_pb2_grpc,
+    rule_pb2_grpc,
     status_pb2,
     v_service_pb2_grpc,
 )
@@ -121,6 +123,11 @@ def _services(registries: dict[str, Registry]) -> dict[str, dict[str, rpc.Servic
             "crossns.v1.RouteTables": (route_table_pb2_grpc.add_RouteTablesServicer_to_server, tables),
             "crossns.v1.Interfaces": (interface_pb2_grpc.add_InterfacesServicer_to_server, links),
             "crossns.v1.Routes": (route_pb2_grpc.add_RoutesServicer_to_server, routes),
+            "crossns.v1.Rules": (rule_pb2_grpc.add_RulesServicer_to_server, nsmanager.Rules(registries["rules"])),
+            "crossns.v1.Neighbors": (
+                neighbor_pb2_grpc.add_NeighborsServicer_to_server,
+                nsmanager.Neighbors(registries["neighbors"]),
+            ),
         },
         "proxy": {"crossns.v1.VServices": (v_service_pb2_grpc.add_VServicesServicer_to_server, v_services)},
     }
