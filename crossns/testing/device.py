@@ -184,8 +184,8 @@ async def started(environ: Mapping[str, str] | None = None) -> AsyncIterator[Dev
         try:
             async with running.suite_on(chosen, lambda name, line: device.log.append((name, line))) as suite:
                 await running.wait_until_ready(suite)
-                # Now, not in the first test: the connection would look like that test's.
-                await device.client.get(names.DEFAULT_TABLE)
+                # Now, not in the first test: the connection, and the agent of `default`, would look like that test's.
+                await device.wait_until_state(names.DEFAULT_TABLE, "READY")
                 yield device
         finally:
             await running.down(chosen, TIMEOUT_S, purge=True)
