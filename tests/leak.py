@@ -43,11 +43,13 @@ def _processes() -> Census:
     for path in _pids():
         try:
             command = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-            state = (path / "stat").read_text().rsplit(")", 1)[1].split()[0]
+            name, _, rest = (path / "stat").read_text().partition("(")[2].rpartition(")")
+            state = rest.split()[0]
         except OSError:
             continue
         # One that nobody has reaped has no command line; neither has one that is just being executed.
-        found[f"process: {command[:120] or ('zombie' if state == 'Z' else 'starting')}"] += 1
+        # By name too: what a zygote forks has its command line.
+        found[f"process: {f'{name}: {command[:120]}' if command else 'zombie' if state == 'Z' else 'starting'}"] += 1
     return found
 
 
