@@ -22,10 +22,10 @@ _NAMESPACE = rf"({_ID})\.[0-9]{{1,20}}"
 _ADDRESS = r"(?:([0-9a-f.:]{2,45})|[a-z<>-]{1,15})"
 _NUMBER = r"(?:([0-9]{1,19})|-[0-9]{0,18}|)"
 _LINE = re.compile(
-    rf"(?:tcp|http)\|vs\.({_ID})\.fe\.({_ID})\|{_NAMESPACE}\|{_ADDRESS}\|{_NUMBER}\|{_ADDRESS}\|{_NUMBER}"
+    rf"(?:tcp|(?P<http>http))\|vs\.({_ID})\.fe\.({_ID})\|{_NAMESPACE}\|{_ADDRESS}\|{_NUMBER}\|{_ADDRESS}\|{_NUMBER}"
     rf"\|vs\.{_ID}\.(?:po\.({_ID})|fe\.{_ID})\|(?:{_SLOT}\.{_NAMESPACE}|<[A-Z]{{1,15}}>)\|{_ADDRESS}\|{_NUMBER}"
     rf"\|{_NUMBER}\|{_NUMBER}\|{_NUMBER}\|{_NUMBER}\|([A-Za-z-]{{2}})"
-    rf"\|{_NUMBER}(?:\|{_NUMBER}\|{_NUMBER}\|([^,]{{1,1024}}),(.*))?",
+    rf"\|{_NUMBER}(?(http)\|{_NUMBER}\|{_NUMBER}\|([^,]{{1,1024}}),(.*))",
     re.ASCII | re.DOTALL,
 )
 # Stands for the method and the path of what was no request.
@@ -75,7 +75,7 @@ def parse(line: bytes) -> Record | None:
     found = _LINE.fullmatch(line.decode(errors="replace").removesuffix("\n"))
     if found is None:
         return None
-    fields = found.groups()
+    fields = found.groups()[1:]
     service, frontend, table, client, client_port, vip, vip_port, pool = fields[:8]
     slot, member_table, member_address, member_port, queue, connect, received, sent, ended = fields[8:17]
     total, answer, status, method, path = fields[17:]

@@ -74,7 +74,8 @@ def v_service(message: v_service_pb2.VService) -> VService:
         protocol=protocol,
         timeouts=_parse_timeouts(spec.timeouts, protocol),
         access_log=spec.access_log,
-        created_ns=message.create_time.ToNanoseconds(),
+        # Not by ToNanoseconds: what a client says here is not heard, so it need be no time.
+        created_ns=message.create_time.seconds * 10**9 + message.create_time.nanos,
     )
 
 

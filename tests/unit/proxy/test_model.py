@@ -32,6 +32,13 @@ def test_valid_vservice_is_taken_as_it_is() -> None:
     ]
 
 
+@pytest.mark.parametrize(("seconds", "nanos"), [(0, -1), (-(2**63), 0)], ids=str)
+def test_time_of_creation_that_a_client_makes_up_is_not_heard(seconds: int, nanos: int) -> None:
+    message = sample.message()
+    message.create_time.seconds, message.create_time.nanos = seconds, nanos
+    assert model.v_service(message).name == "vServices/web"
+
+
 def test_the_only_pool_serves_a_frontend_that_names_none() -> None:
     assert model.v_service(sample.message()).frontends[0].pool == "main"
 
