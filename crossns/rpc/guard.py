@@ -8,7 +8,7 @@ raise errors of the tree; grpc's own `context.abort` passes as it is; anything e
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from typing import Any, cast
 
 import grpc
@@ -28,6 +28,9 @@ _Stream = Callable[[Any, Context], AsyncGenerator[Any, None]]
 UNARY_TIMEOUT_S = 30.0
 # Server spans of these codes count as failed; the others are the caller's business (OpenTelemetry's RPC conventions).
 _SERVER_FAULTS = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
+# How long a refused client may go on sending, and how long it may pause: one that waits for its answer is told soon.
+HEAR_OUT_S = 1.0
+_PAUSE_S = 0.1
 _END = object()
 # (requests stream, responses stream) -> where a handler keeps its behaviour, and what makes such a handler.
 _FORMS: dict[tuple[bool, bool], tuple[str, Callable[..., Any]]] = {
@@ -63,17 +66,18 @@ class Guard(aio.ServerInterceptor):  # type: ignore[type-arg] # is not generic a
         if handler is None:
             return grpc.stream_stream_rpc_method_handler(_unknown)
         form, make = _FORMS[handler.request_streaming, handler.response_streaming]
-        wrap: Callable[[str, Any], Any] = self._stream if handler.response_streaming else self._unary
-        return make(wrap(method, getattr(handler, form)), handler.request_deserializer, handler.response_serializer)
+        wrap: Callable[..., Any] = self._stream if handler.response_streaming else self._unary
+        guarded = wrap(method, getattr(handler, form), hears_out=handler.request_streaming)
+        return make(guarded, handler.request_deserializer, handler.response_serializer)
 
     def _admit(self, method: str, context: Context) -> None:
         caller = self._identify(context)
         identity.set_caller(caller)
         self._policy(caller, method)
 
-    def _unary(self, method: str, serve: _Unary) -> _Unary:
+    def _unary(self, method: str, serve: _Unary, *, hears_out: bool) -> _Unary:
         async def guarded(request: Any, context: Context) -> Any:
-            async with _mapped(context):
+            async with _mapped(context, hears_out=hears_out):
                 with _observed(method, context) as span:
                     self._admit(method, context)
                     response = await _in_time(serve(request, context), context)
@@ -82,9 +86,9 @@ class Guard(aio.ServerInterceptor):  # type: ignore[type-arg] # is not generic a
 
         return guarded
 
-    def _stream(self, method: str, serve: _Stream) -> _Stream:
+    def _stream(self, method: str, serve: _Stream, *, hears_out: bool) -> _Stream:
         async def guarded(request: Any, context: Context) -> AsyncGenerator[Any, None]:
-            async with _mapped(context), aclosing(serve(request, context)) as responses:
+            async with _mapped(context, hears_out=hears_out), aclosing(serve(request, context)) as responses:
                 with _observed(method, context) as span:
                     begun = telemetry.traceparent()
                     self._admit(method, context)
@@ -102,7 +106,7 @@ class Guard(aio.ServerInterceptor):  # type: ignore[type-arg] # is not generic a
 
 async def _unknown(_requests: Any, context: Context) -> AsyncGenerator[Any, None]:
     failure = errors.Unimplemented("UNIMPLEMENTED", "this service has no such method: is the client newer than the device?")
-    await _refuse(failure, context)
+    await _refuse(failure, context, hears_out=True)
     yield  # Makes it a stream, which takes any number of requests.
 
 
@@ -120,20 +124,35 @@ async def _in_time(response: Awaitable[Any], context: Context) -> Any:
 
 
 @asynccontextmanager
-async def _mapped(context: Context) -> AsyncIterator[None]:
+async def _mapped(context: Context, *, hears_out: bool) -> AsyncIterator[None]:
     try:
         yield
     except aio.AbortError:
         raise
     except errors.CrossnsError as error:
-        await _refuse(error, context)
+        await _refuse(error, context, hears_out=hears_out)
     except Exception as error:  # noqa: BLE001 - whatever a servicer forgot to map is a bug
-        await _refuse(errors.InvariantError(str(error)), context)
+        await _refuse(errors.InvariantError(str(error)), context, hears_out=hears_out)
 
 
-async def _refuse(error: errors.CrossnsError, context: Context) -> None:
+async def _refuse(error: errors.CrossnsError, context: Context, *, hears_out: bool) -> None:
+    if hears_out:
+        await hear_out(context)
     refusal = status.of(error)
     await context.abort(status.CODES[error.code], refusal.message, status.trailers(refusal))
+
+
+async def hear_out(context: Context) -> None:
+    """Let a client that streams finish speaking before it is refused. gRPC's Python client takes a message that it can no longer
+    send for an INTERNAL error of its own, and never looks at the status that came."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + HEAR_OUT_S
+    with suppress(TimeoutError):
+        async with asyncio.timeout_at(end) as patience:
+            message = None
+            while message is not aio.EOF:  # type: ignore[attr-defined] # missing in the types
+                patience.reschedule(min(end, loop.time() + _PAUSE_S))
+                message = await context.read()
 
 
 @contextmanager

@@ -23,6 +23,8 @@ pytestmark = pytest.mark.e2e
 
 ADMIN = rpc.Identity("root", "admin").metadata
 WITHIN_S = 10.0
+# A client that sends so many messages is still sending when the first of them is refused.
+MANY = 300
 
 
 @pytest.fixture
@@ -134,11 +136,36 @@ async def test_servicer_learns_who_calls(channel: aio.Channel) -> None:
 
 @pytest.mark.parametrize("method", ["/crossns.v1.VServices/Nope", "/no.such.Service/Get"])
 async def test_unknown_method_is_refused_with_details_in_every_form_of_call(channel: aio.Channel, method: str) -> None:
-    # A client that still sends when it is refused may be told INTERNAL by gRPC itself (RST_STREAM): this one has nothing to say.
-    for call in (channel.unary_unary(method, None, None)(b""), channel.stream_stream(method, None, None)(iter([]))):
+    stream = channel.stream_stream(method, None, None)
+    for call in (channel.unary_unary(method, None, None)(b""), stream(iter([b"", b""])), stream(iter([b""] * MANY))):
         assert await call.code() is grpc.StatusCode.UNIMPLEMENTED
         trailing = dict(await call.trailing_metadata())
         assert b"UNIMPLEMENTED" in trailing[status.DETAILS_KEY]
+
+
+async def test_who_still_sends_when_he_is_refused_is_told_why(channel: aio.Channel) -> None:
+    call = config_pb2_grpc.ConfigStub(channel).Apply(iter([config_pb2.ApplyRequest()] * MANY), timeout=WITHIN_S)
+    with pytest.raises(errors.PermissionDenied), rpc.translated():
+        await call.read()
+
+
+async def test_who_waits_for_his_answer_is_refused_soon(channel: aio.Channel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "HEAR_OUT_S", 10 * WITHIN_S)
+    waiting = config_pb2_grpc.ConfigStub(channel).Apply()  # type: ignore[call-arg] # may be left out, against the types
+    async with asyncio.timeout(WITHIN_S):
+        await waiting.write(config_pb2.ApplyRequest())
+        assert await waiting.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+async def test_who_never_stops_sending_is_refused_nevertheless(channel: aio.Channel, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def endless() -> AsyncIterator[config_pb2.ApplyRequest]:
+        while True:
+            yield config_pb2.ApplyRequest()
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(guard, "HEAR_OUT_S", 0.2)
+    async with asyncio.timeout(WITHIN_S):
+        assert await config_pb2_grpc.ConfigStub(channel).Apply(endless()).code() is not grpc.StatusCode.OK
 
 
 async def test_health_is_told_to_everybody_and_follows_readiness(channel: aio.Channel, served: toy.Toy) -> None:
