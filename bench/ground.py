@@ -13,16 +13,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import yaml
-from grpc import aio
 from rich.console import Console
 
-from bench import process
+from bench import client, process
 from bench.row import Row, Series, alternate
 from crossns import proc, rpc
 from crossns.layout import Layout
 from crossns.v1 import (
-    config_pb2,
-    config_pb2_grpc,
     route_table_pb2,
     route_table_pb2_grpc,
     v_service_pb2,
@@ -34,9 +31,6 @@ LABEL = {"bench": "ground"}
 # What stands while the idle suite is looked at. `ground.memory.agent` is the mean of its agents.
 IDLE_TABLES = 10
 IDLE_WINDOW_S = 20.0
-# How long anything here may take before the run is given up.
-DEADLINE_S = 60.0
-_GATEWAY = f"unix:{Layout().gateway_socket}"
 _SERVICE = f"unix:{Layout().service_socket('nsmanager')}"
 _ids = (f"bench-{number}" for number in itertools.count(1))
 
@@ -45,47 +39,18 @@ async def measure(progress: Console) -> list[Row]:
     """All rows, in the order of the table."""
     measurements = (_create_ready, _apply_50, _gateway_call, _cli_start, _memory_and_idle)
     rows: list[Row] = []
-    async with rpc.channel(_GATEWAY) as gateway:
+    async with rpc.channel(client.GATEWAY) as gateway:
         for measurement in measurements:
             progress.print(f"ground: {measurement.__name__.lstrip('_')} ...")
             rows += await measurement(gateway)
     return rows
 
 
-async def _timed_ms(work: Awaitable[object]) -> float:
-    begun = time.perf_counter()
-    await work
-    return (time.perf_counter() - begun) * 1e3
-
-
-async def _wait(gateway: aio.Channel, name: str, *, deleted: bool = False) -> None:
-    target = config_pb2.WaitTarget(name=name, deleted=deleted)
-    with rpc.translated():
-        async for _ in config_pb2_grpc.ConfigStub(gateway).Wait(config_pb2.WaitRequest(targets=[target]), timeout=DEADLINE_S):
-            pass
-
-
-async def _create(gateway: aio.Channel, table: str) -> None:
-    """Until the table is READY."""
-    request = route_table_pb2.CreateRouteTableRequest(route_table_id=table, route_table=route_table_pb2.RouteTable(labels=LABEL))
-    with rpc.translated():
-        created = await route_table_pb2_grpc.RouteTablesStub(gateway).CreateRouteTable(request, timeout=DEADLINE_S)
-    await _wait(gateway, created.name)
-
-
-async def _delete(gateway: aio.Channel, table: str) -> None:
-    """Until the table is gone."""
-    request = route_table_pb2.DeleteRouteTableRequest(name=f"routeTables/{table}")
-    with rpc.translated():
-        await route_table_pb2_grpc.RouteTablesStub(gateway).DeleteRouteTable(request, timeout=DEADLINE_S)
-    await _wait(gateway, f"routeTables/{table}", deleted=True)
-
-
-async def _create_ready(gateway: aio.Channel) -> list[Row]:
+async def _create_ready(gateway: client.Channel) -> list[Row]:
     async def ours() -> float:
         table = next(_ids)
-        took_ms = await _timed_ms(_create(gateway, table))
-        await _delete(gateway, table)
+        took_ms = await client.timed_ms(client.create(gateway, table, LABEL))
+        await client.delete(gateway, table)
         return took_ms
 
     async def by_hand(name: str) -> None:
@@ -94,7 +59,7 @@ async def _create_ready(gateway: aio.Channel) -> list[Row]:
 
     async def theirs() -> float:
         name = next(_ids)
-        took_ms = await _timed_ms(by_hand(name))
+        took_ms = await client.timed_ms(by_hand(name))
         (await proc.run(["ip", "netns", "delete", name])).check()
         return took_ms
 
@@ -117,28 +82,14 @@ def fifty_tables() -> Iterator[dict[str, object]]:
             yield {"kind": "Route", "name": f"{name}/routes/r{number}", "labels": LABEL, "spec": spec}
 
 
-async def _delete_all(gateway: aio.Channel) -> None:
-    """Delete everything that carries LABEL, until it is gone."""
-    config = config_pb2_grpc.ConfigStub(gateway)
-    with rpc.translated():
-        deleted = [
-            answer.name
-            async for answer in config.Apply(iter([config_pb2.ApplyRequest(prune_labels=LABEL)]), timeout=DEADLINE_S)
-            if answer.action == config_pb2.ACTION_DELETE
-        ]
-        targets = [config_pb2.WaitTarget(name=name, deleted=True) for name in deleted]
-        async for _ in config.Wait(config_pb2.WaitRequest(targets=targets), timeout=DEADLINE_S):
-            pass
-
-
-async def _apply_50(gateway: aio.Channel) -> list[Row]:
+async def _apply_50(gateway: client.Channel) -> list[Row]:
     with TemporaryDirectory() as folder:
         file = Path(folder) / "fifty.yaml"
         file.write_text(yaml.safe_dump_all(fifty_tables()), encoding="utf-8")
 
         async def ours() -> float:
-            took_ms = await _timed_ms(_run([COMMAND, "apply", "-f", str(file)]))
-            await _delete_all(gateway)
+            took_ms = await client.timed_ms(_run([COMMAND, "apply", "-f", str(file)]))
+            await client.delete_all(gateway, LABEL)
             return took_ms
 
         (measured,) = await alternate(6, ("crossns apply", ours))
@@ -146,20 +97,21 @@ async def _apply_50(gateway: aio.Channel) -> list[Row]:
 
 
 async def _run(argv: list[str]) -> None:
-    (await proc.run(argv, timeout_s=DEADLINE_S)).check()
+    (await proc.run(argv, timeout_s=client.DEADLINE_S)).check()
 
 
-async def _gateway_call(gateway: aio.Channel) -> list[Row]:
+async def _gateway_call(gateway: client.Channel) -> list[Row]:
     identity = rpc.Identity("bench", "admin").metadata
     request = route_table_pb2.GetRouteTableRequest(name="routeTables/default")
 
-    def calls(channel: aio.Channel) -> Callable[[], Awaitable[float]]:
+    def calls(channel: client.Channel) -> Callable[[], Awaitable[float]]:
         stub = route_table_pb2_grpc.RouteTablesStub(channel)
 
         async def run() -> float:
             # One after the other, as a person's or a script's calls are.
             with rpc.translated():
-                return statistics.median([await _timed_ms(stub.GetRouteTable(request, metadata=identity)) for _ in range(200)])
+                took_ms = [await client.timed_ms(stub.GetRouteTable(request, metadata=identity)) for _ in range(200)]
+            return statistics.median(took_ms)
 
         return run
 
@@ -168,21 +120,21 @@ async def _gateway_call(gateway: aio.Channel) -> list[Row]:
     return [Row("ground.gateway_call", "ms", measured, against, goal=3)]
 
 
-async def _cli_start(_gateway: aio.Channel) -> list[Row]:
+async def _cli_start(_gateway: client.Channel) -> list[Row]:
     measured, against = await alternate(
         10,
-        ("crossns get routeTables", lambda: _timed_ms(_run([COMMAND, "get", "routeTables"]))),
-        ("crossns --help", lambda: _timed_ms(_run([COMMAND, "--help"]))),
+        ("crossns get routeTables", lambda: client.timed_ms(_run([COMMAND, "get", "routeTables"]))),
+        ("crossns --help", lambda: client.timed_ms(_run([COMMAND, "--help"]))),
     )
     return [Row("ground.cli_start", "ms", measured, against, goal=400)]
 
 
 @asynccontextmanager
-async def _something_there(gateway: aio.Channel) -> AsyncIterator[None]:
+async def _something_there(gateway: client.Channel) -> AsyncIterator[None]:
     """IDLE_TABLES tables with an agent each, and a vService, for whose sake HAProxy runs."""
     tables = [next(_ids) for _ in range(IDLE_TABLES)]
     for table in tables:
-        await _create(gateway, table)
+        await client.create(gateway, table, LABEL)
     front, back = (f"routeTables/{table}" for table in tables[:2])
     spec = v_service_pb2.VServiceSpec(
         protocol=v_service_pb2.PROTOCOL_TCP,
@@ -196,13 +148,13 @@ async def _something_there(gateway: aio.Channel) -> AsyncIterator[None]:
     service = v_service_pb2.VService(labels=LABEL, spec=spec)
     request = v_service_pb2.CreateVServiceRequest(v_service_id="bench", v_service=service)
     with rpc.translated():
-        await v_service_pb2_grpc.VServicesStub(gateway).CreateVService(request, timeout=DEADLINE_S)
-    await _wait(gateway, "vServices/bench")
+        await v_service_pb2_grpc.VServicesStub(gateway).CreateVService(request, timeout=client.DEADLINE_S)
+    await client.wait(gateway, "vServices/bench")
     yield
-    await _delete_all(gateway)
+    await client.delete_all(gateway, LABEL)
 
 
-async def _memory_and_idle(gateway: aio.Channel) -> list[Row]:
+async def _memory_and_idle(gateway: client.Channel) -> list[Row]:
     async with _something_there(gateway):
         memory: dict[str, list[float]] = {}
         idle: list[float] = []

@@ -1,8 +1,9 @@
 """The suite's processes as the kernel accounts for them: memory that is theirs, and time on the processor.
 
-Called by `bench.ground`, inside the sandbox.
+Called by `bench.ground`, `bench.tables` and `bench.vservice`, inside the sandbox.
 """
 
+import contextlib
 import os
 from collections import defaultdict
 from collections.abc import Mapping
@@ -20,6 +21,16 @@ def by_kind() -> Mapping[str, list[processes.Process]]:
         if kind != "supervisor":
             found[kind].append(process)
     return found
+
+
+def service_pid(service: str) -> int | None:
+    """The process of a service, found without a look at anybody's memory; None while there is none."""
+    uid = settings.from_environ(os.environ).layout.uid(service)
+    for entry in os.scandir("/proc"):
+        with contextlib.suppress(FileNotFoundError):
+            if entry.name.isdecimal() and entry.stat().st_uid == uid:
+                return int(entry.name)
+    return None
 
 
 def cpu_s(pid: int) -> float:

@@ -4,8 +4,9 @@ Pure but for `alternate`, which calls what it is given. A sample is one run's va
 the machine does meanwhile happens to all of them; the same contestant against itself says how far a ratio is to be believed.
 """
 
+import math
 import statistics
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -14,6 +15,21 @@ SAMPLES_MIN = 5
 SPREAD_MAX = 0.05
 
 Verdict = Literal["met", "missed", "inconclusive"]
+Statistic = Literal["median", "mean", "sum", "p99", "worst"]
+
+
+def p99(samples: Sequence[float]) -> float:
+    """The smallest sample that 99 of 100 do not exceed (nearest rank)."""
+    return sorted(samples)[math.ceil(0.99 * len(samples)) - 1]
+
+
+_STATISTICS: Mapping[Statistic, Callable[[Sequence[float]], float]] = {
+    "median": statistics.median,
+    "mean": statistics.fmean,
+    "sum": sum,
+    "p99": p99,
+    "worst": max,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +56,14 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """A bound of what a row shows: of its median, in its unit, or of its ratio to the other contestant."""
+    """A bound of what a row shows: of a statistic of its samples, in its unit, or of its ratio to the other contestant."""
 
     bound: float
-    of: Literal["median", "ratio"] = "median"
+    of: Statistic | Literal["ratio"] = "median"
     sense: Literal["at most", "at least"] = "at most"
 
     def __str__(self) -> str:
-        return f"{'ratio ' if self.of == 'ratio' else ''}{'<=' if self.sense == 'at most' else '>='} {self.bound:g}"
+        return f"{'' if self.of == 'median' else f'{self.of} '}{'<=' if self.sense == 'at most' else '>='} {self.bound:g}"
 
     def holds_for(self, value: float) -> bool:
         return value <= self.bound if self.sense == "at most" else value >= self.bound
@@ -72,6 +88,12 @@ class Row:
         return _ratio(self.measured.median, self.against.median) if self.against else None
 
     @property
+    def value(self) -> float:
+        """What the row is judged by: the statistic that its goal is of, else the median."""
+        of = self.bound.of if self.bound else "median"
+        return _STATISTICS["median" if of == "ratio" else of](self.measured.samples)
+
+    @property
     def control_ratio(self) -> float | None:
         return self.measured.control_ratio
 
@@ -94,10 +116,10 @@ class Row:
         bound = self.bound
         if bound is None:
             return None
-        value = self.measured.median if bound.of == "median" else self.ratio
+        value = self.ratio if bound.of == "ratio" else self.value
         if value is not None and bound.holds_for(value):
             return "met"
-        if bound.of == "median" or value is None or self.spread is None:
+        if bound.of != "ratio" or value is None or self.spread is None:
             return "missed"
         if _off_one(value) > self.spread or not bound.holds_for(1):
             return "missed"

@@ -6,7 +6,6 @@ asks all the time: nobody's word is taken for it.
 
 import asyncio
 import contextlib
-import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
@@ -14,7 +13,7 @@ from rich.console import Console
 
 from bench import crossing, process, tool, watch
 from bench.crossing import AS_IT_COMES, BY_HAND, HTTP_PORT, STREAM_PORT, VIP, Crossing
-from bench.row import Goal, Row, Series, alternate
+from bench.row import Goal, Row, Series, alternate, p99
 from crossns import rpc
 from crossns.cli import document, kinds
 from crossns.layout import Layout
@@ -155,7 +154,7 @@ async def _changes(place: Crossing, identifier: str, vip: str, count: int) -> Se
             [await _change_ms(place.device, text, watcher, is_out) for is_out in (True, False) * (count // 2)]
             for _ in range(CHANGE_BATCHES)
         ]
-    return Series("seen by a client", tuple(round(_p99(batch), 3) for batch in batches))
+    return Series("seen by a client", tuple(round(p99(batch), 3) for batch in batches))
 
 
 async def _change_ms(device: Device, text: str, watcher: _Watcher, is_out: bool) -> float:
@@ -178,10 +177,6 @@ def _parse(text: str) -> v_service_pb2.VService:
     (service,) = document.parse(text, "bench")
     assert isinstance(service, v_service_pb2.VService)  # noqa: S101 - so it was written
     return service
-
-
-def _p99(values: Sequence[float]) -> float:
-    return sorted(values)[math.ceil(0.99 * len(values)) - 1]
 
 
 async def _at_500(place: Crossing) -> list[Row]:

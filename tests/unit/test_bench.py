@@ -45,6 +45,20 @@ def test_goal_is_the_most_that_the_median_may_be() -> None:
     assert row.Row("a.b", "ms", series).verdict is None
 
 
+@pytest.mark.parametrize(("of", "value"), [("median", 50.5), ("mean", 60.4), ("sum", 6040.0), ("p99", 99.0), ("worst", 1090.0)])
+def test_goal_may_be_of_another_statistic_than_the_median(of: row.Statistic, value: float) -> None:
+    series = row.Series("ours", tuple(float(number) for number in (1090, *range(99, 0, -1))))
+    met, missed = (row.Row("a.b", "ms", series, goal=row.Goal(bound, of)) for bound in (value, value - 0.01))
+    assert met.value == pytest.approx(value)
+    assert [met.verdict, missed.verdict] == ["met", "missed"]
+
+
+def test_last_against_first_is_a_slope_that_noise_does_not_excuse() -> None:
+    first, last = row.Series("first", (10.0, 11.0) * 5), row.Series("last", (20.0, 19.0) * 5)
+    assert row.Row("a.b", "ms", last, first, goal=row.Goal(1.5, "ratio")).verdict == "missed"
+    assert row.Row("a.b", "ms", first, last, goal=row.Goal(1.5, "ratio")).verdict == "met"
+
+
 def _against_100(*ours: float) -> row.Row:
     goal = row.Goal(0.97, "ratio", "at least")
     return row.Row("a.b", "1/s", row.Series("x", ours), row.Series("y", (100.0,) * 5), goal=goal)
@@ -95,6 +109,7 @@ def test_goal_for_a_ratio_without_another_contestant_is_missed() -> None:
 def test_goal_reads_as_what_it_means() -> None:
     assert str(row.Goal(30)) == "<= 30"
     assert str(row.Goal(0.97, "ratio", "at least")) == "ratio >= 0.97"
+    assert str(row.Goal(50, "p99")) == "p99 <= 50"
 
 
 def test_written_row_has_exactly_the_fields_that_readers_know() -> None:
