@@ -6,6 +6,7 @@ Called by drivers. A session lives as long as that agent: whoever calls connects
 import socket
 
 from crossns import operation, session
+from crossns.listener import OpenListener
 
 
 class Agent(session.Session):
@@ -14,7 +15,7 @@ class Agent(session.Session):
     reason = "AGENT_UNAVAILABLE"
     peer_name = "the agent"
 
-    async def open_socket(self, wanted: operation.OpenSocket) -> socket.socket:
+    async def open_socket(self, wanted: operation.OpenSocket | OpenListener) -> socket.socket:
         """A new socket in the agent's namespace, non-blocking, the caller's to close. AgentUnavailable also where this process
         has no place for it."""
         _, fd = await self._answer(wanted)

@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from crossns import counter, entry, message, sysctl
+from crossns import counter, entry, listener, message, sysctl
 
 # The mark of what is ours: rtm_protocol of routes, IFA_PROTO of addresses (two values, so that a VIP is told from an
 # interface's own address). 0..31 are the kernel's and iproute2's; these are unassigned in rt_protos.
@@ -39,8 +39,11 @@ class Hello(Message, frozen=True):
 
 
 class Welcome(Message, frozen=True):
+    """`cookie`: SO_NETNS_COOKIE of the namespace that the peer is in."""
+
     boot_id: str
     pid: int
+    cookie: int = 0
 
 
 class CreateNamespace(Message, frozen=True):
@@ -327,6 +330,7 @@ AgentOperation = (
     | entry.Operation
     | sysctl.Operation
     | OpenSocket
+    | listener.OpenListener
     | Statistics
 )
 Request = Hello | LauncherOperation | AgentOperation

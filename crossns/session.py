@@ -8,14 +8,18 @@ import asyncio
 import itertools
 import os
 import socket
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar, Self
 
 from crossns import errors, fault, operation, telemetry, wire
+from crossns.listener import OpenListener
 
 # Longer than any operation takes (an engine's check and start, at their worst); a process that is stopped holds no caller.
 TIMEOUT_S = 30.0
+# pid, uid, gid (unix(7)).
+_UCRED = struct.Struct("3i")
 
 # A reply and the descriptor that came with it, -1 for none.
 Answer = tuple[operation.Reply, int]
@@ -72,6 +76,11 @@ class Session:
     async def wait_until_closed(self) -> None:
         await self._closed.wait()
 
+    @property
+    def peer_pid(self) -> int:
+        """As this process's pid namespace numbers it, 0 where it does not see it: the kernel's word (SO_PEERCRED)."""
+        return int(_UCRED.unpack(self._peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))[0])
+
     async def close(self) -> None:
         self._lose()
 
@@ -86,7 +95,7 @@ class Session:
             raise self._unavailable("the connection is lost")
         number = next(self._numbers)
         answer = self._waiting[number] = self._loop.create_future()
-        if isinstance(wanted, operation.OpenSocket):
+        if isinstance(wanted, operation.OpenSocket | OpenListener):
             self._with_fd.add(number)
         self._outbox.put(wire.encode(operation.Call(number, wanted, telemetry.traceparent())))
         self._flush()

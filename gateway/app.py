@@ -39,7 +39,7 @@ async def run(shared: settings.Settings, own: Settings) -> None:
     try:
         snapshot = cache.Cache(backend, keys.device_prefix)
         services = build(backend, snapshot, keys, channels)
-        async with listening(shared.layout.gateway_socket, own, services) as ports, _metrics(own, channels) as metrics:
+        async with listening(shared.layout, own, services) as ports, _metrics(own, channels) as metrics:
             _log.info("serving", extra={"socket": str(shared.layout.gateway_socket), "ports": ports, "metrics": metrics})
             await snapshot.run()
     finally:

@@ -8,7 +8,7 @@ import ipaddress
 import os
 import socket
 import struct
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import grpc
@@ -18,7 +18,8 @@ from gateway.settings import Tls
 
 _UCRED = struct.Struct("3i")
 _ESTABLISHED = "01"
-_TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
+NET = Path("/proc/net")
+_TABLES = ("tcp", "tcp6")
 
 
 class Uids:
@@ -31,13 +32,14 @@ class Uids:
     def identities(self) -> tuple[rpc.Identity, ...]:
         return (*self._known.values(), rpc.ANONYMOUS)
 
-    def identify(self, connection: socket.socket) -> tuple[int | None, rpc.Identity]:
-        """The uid at the other end (None: the kernel cannot tell) and who that is."""
-        uid = peer_uid(connection)
+    def identify(self, connection: socket.socket, net: Path = NET) -> tuple[int | None, rpc.Identity]:
+        """The uid at the other end (None: the kernel cannot tell) and who that is. `net` is /proc/net as a process in the
+        connection's namespace sees it."""
+        uid = peer_uid(connection, net)
         return uid, rpc.ANONYMOUS if uid is None else self._known.get(uid, rpc.ANONYMOUS)
 
 
-def peer_uid(connection: socket.socket) -> int | None:
+def peer_uid(connection: socket.socket, net: Path) -> int | None:
     """Whose the other end of an accepted unix or loopback TCP connection is."""
     if connection.family == socket.AF_UNIX:
         return int(_UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))[1])
@@ -46,8 +48,15 @@ def peer_uid(connection: socket.socket) -> int | None:
     except OSError:
         # Gone already.
         return None
-    rows = (line for table in _TABLES for line in table.read_text(encoding="ascii").splitlines()[1:])
-    return find_uid(rows, client, server)
+    return find_uid((row for table in _TABLES for row in _rows(net / table)), client, server)
+
+
+def _rows(table: Path) -> Sequence[str]:
+    try:
+        return table.read_text(encoding="ascii").splitlines()[1:]
+    except OSError:
+        # The kernel has no IPv6, or the process whose view this is has ended.
+        return ()
 
 
 def find_uid(rows: Iterator[str], client: tuple[str, int], server: tuple[str, int]) -> int | None:

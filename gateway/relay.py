@@ -1,8 +1,8 @@
 """Accepts clients, finds out who they are, and pipes each to the private listener of that identity.
 
-gRPC can neither serve a socket that was accepted elsewhere nor show a unix peer's uid; so the socket that clients see is ours.
-Bytes are passed on as they are. Each direction reads only when it has nothing left to write: a reader that does not read stops
-its writer, and at most one buffer lies in between.
+gRPC can neither serve a socket that was made or accepted elsewhere nor show a unix peer's uid; so the socket that clients see is
+ours. Bytes are passed on as they are. Each direction reads only when it has nothing left to write: a reader that does not read
+stops its writer, and at most one buffer lies in between.
 """
 
 import asyncio
@@ -13,10 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from crossns import rpc
-from gateway.auth import Uids
 from gateway.settings import Address
 
-# One uid's connections: clients need one each; a user who opens more shall not take the device's files from the others.
+# One caller's connections: clients need one each; whoever opens more shall not take the device's files from the others.
 CONNECTIONS_MAX = 64
 BUFFER_BYTES = 64 * 1024
 _KIND = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
@@ -25,6 +24,9 @@ _BACKLOG = 128
 _EXHAUSTED_S = 0.1
 
 _log = logging.getLogger(__name__)
+
+# Of an accepted client: who he is as far as his connections are counted, and the private listener where he belongs.
+Guide = Callable[[socket.socket], tuple[str, Path]]
 
 
 class _Direction:
@@ -93,56 +95,64 @@ class _Joint:
 
 
 class Relay:
-    """The sockets that clients see. `private` says where the listener of an identity is."""
+    """The sockets that clients see."""
 
-    def __init__(self, uids: Uids, private: Callable[[rpc.Identity], Path]) -> None:
-        self._uids = uids
-        self._private = private
-        self._listening: list[socket.socket] = []
+    def __init__(self) -> None:
+        self._listening: dict[socket.socket, Guide] = {}
         self._files: list[rpc.SocketFile] = []
-        self._connections: Counter[int | None] = Counter()
-        self._joints: set[_Joint] = set()
+        self._connections: Counter[str] = Counter()
+        # With the listener by which the client came.
+        self._joints: dict[_Joint, socket.socket] = {}
 
-    def listen_unix(self, path: Path) -> None:
+    def listen_unix(self, path: Path, guide: Guide) -> None:
         """Everybody may connect, and learns there that he may not. Takes the place of a predecessor's socket."""
         file = rpc.SocketFile(path)
         listener = socket.socket(socket.AF_UNIX, _KIND)
         listener.bind(str(file.own))
         file.own.chmod(0o666)
-        self._listen(listener)
+        self._listen(listener, guide)
         file.place()
         self._files.append(file)
 
-    def listen_tcp(self, address: Address) -> int:
-        """On loopback; the port."""
+    def listen_tcp(self, address: Address, guide: Guide) -> int:
+        """In this process's own namespace; the port."""
         listener = socket.socket(socket.AF_INET6 if address.host.version == 6 else socket.AF_INET, _KIND)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((str(address.host), address.port))
-        self._listen(listener)
+        self._listen(listener, guide)
         return int(listener.getsockname()[1])
 
-    def _listen(self, listener: socket.socket) -> None:
+    def _listen(self, listener: socket.socket, guide: Guide) -> None:
         listener.listen(_BACKLOG)
-        self._listening.append(listener)
+        self._listening[listener] = guide
 
     async def run(self) -> None:
         """Take clients until cancelled; those who are here stay until `close`."""
         try:
             async with asyncio.TaskGroup() as tasks:
-                for listener in self._listening:
-                    tasks.create_task(self._accept(listener, tasks))
+                for listener, guide in self._listening.items():
+                    tasks.create_task(self.serve(listener, guide))
         finally:
             for file in self._files:
                 file.remove()
-            for listener in self._listening:
-                listener.close()
+
+    async def serve(self, listener: socket.socket, guide: Guide) -> None:
+        """Take the clients of one listening socket until cancelled; it is closed then."""
+        with listener:
+            async with asyncio.TaskGroup() as tasks:
+                await self._accept(listener, guide, tasks)
+
+    def end(self, listener: socket.socket) -> None:
+        """End the connections of those who came by it."""
+        for joint in [joint for joint, origin in self._joints.items() if origin is listener]:
+            joint.close()
 
     def close(self) -> None:
         """End every connection."""
         for joint in tuple(self._joints):
             joint.close()
 
-    async def _accept(self, listener: socket.socket, tasks: asyncio.TaskGroup) -> None:
+    async def _accept(self, listener: socket.socket, guide: Guide, tasks: asyncio.TaskGroup) -> None:
         loop = asyncio.get_running_loop()
         while True:
             try:
@@ -151,29 +161,29 @@ class Relay:
                 _log.warning("cannot accept clients at present: %s", error)
                 await asyncio.sleep(_EXHAUSTED_S)
                 continue
-            tasks.create_task(self._join(client))
+            tasks.create_task(self._join(client, listener, guide))
 
-    async def _join(self, client: socket.socket) -> None:
-        uid, identity = self._uids.identify(client)
-        if self._connections[uid] >= CONNECTIONS_MAX:
-            _log.warning("uid %s has %d connections already: refused another", uid, CONNECTIONS_MAX)
+    async def _join(self, client: socket.socket, listener: socket.socket, guide: Guide) -> None:
+        who, private = guide(client)
+        if self._connections[who] >= CONNECTIONS_MAX:
+            _log.warning("%s has %d connections already: refused another", who, CONNECTIONS_MAX)
             client.close()
             return
         if client.family != socket.AF_UNIX:
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._connections[uid] += 1
+        self._connections[who] += 1
         server = socket.socket(socket.AF_UNIX, _KIND)
-        joint = _Joint((client, server), lambda: self._forget(joint, uid))
-        self._joints.add(joint)
+        joint = _Joint((client, server), lambda: self._forget(joint, who))
+        self._joints[joint] = listener
         try:
-            await asyncio.get_running_loop().sock_connect(server, str(self._private(identity)))
+            await asyncio.get_running_loop().sock_connect(server, str(private))
         except OSError as error:
             # Only while the gateway ends.
-            _log.warning("the listener of %s is gone: %s", identity.name, error)
+            _log.warning("the listener %s is gone: %s", private.name, error)
             joint.close()
             return
         joint.begin()
 
-    def _forget(self, joint: _Joint, uid: int | None) -> None:
-        self._joints.discard(joint)
-        self._connections -= Counter([uid])
+    def _forget(self, joint: _Joint, who: str) -> None:
+        self._joints.pop(joint, None)
+        self._connections -= Counter([who])

@@ -6,23 +6,25 @@ Read once, by `__main__`. What would open the device to strangers is refused her
 import argparse
 import ipaddress
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from crossns import errors
+from crossns import errors, names
 
 UID_MAX = 2**32 - 2
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where TCP is listened for; port 0 lets the kernel choose."""
+    """Where TCP is listened for; port 0 lets the kernel choose. `table` is a route table's id, "" the gateway's own namespace."""
 
     host: ipaddress.IPv4Address | ipaddress.IPv6Address
     port: int
+    table: str = ""
 
     def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if self.host.version == 6 else f"{self.host}:{self.port}"
+        host = f"[{self.host}]" if self.host.version == 6 else str(self.host)
+        return ":".join((*filter(None, [self.table]), host, str(self.port)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ class Settings:
 def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
     """Settings from flags, else from variables; InvalidSpec says which is wrong and what to do. `--help` exits by itself."""
     given = _parser(environ).parse_args(argv)
-    listen = tuple(_address("--listen", text) for text in given.listen)
+    listen = tuple(_address_in_table("--listen", text) for text in given.listen)
     metrics = _address("--metrics", given.metrics) if given.metrics else None
     files: list[Path | None] = [given.tls_cert, given.tls_key, given.client_ca]
     if any(files) and None in files:
@@ -79,7 +81,7 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     )
     for flag, metavar, text in (
         ("--admin-uid", "UID", "one more uid that may do everything; repeatable"),
-        ("--listen", "ADDRESS:PORT", "listen on TCP too; repeatable"),
+        ("--listen", "[TABLE:]ADDRESS:PORT", "listen on TCP too, in a route table if one is named; repeatable"),
     ):
         variable = _variable(flag)
         default = [part.strip() for part in environ.get(variable, "").split(",") if part.strip()]
@@ -106,6 +108,14 @@ def _uid(text: str) -> int:
     if not text.isdecimal() or int(text) > UID_MAX:
         raise errors.InvalidSpec("--admin-uid", f"{errors.bounded(text)!r} is not a uid: give a number, such as 1000")
     return int(text)
+
+
+def _address_in_table(flag: str, text: str) -> Address:
+    table, colon, rest = text.partition(":")
+    # Of an address alone, the first part is that of an IPv4 one, or begins an IPv6 one.
+    if not colon or ":" not in rest or text.startswith("["):
+        return _address(flag, text)
+    return replace(_address(flag, rest), table=names.check_id(table, flag))
 
 
 def _address(flag: str, text: str) -> Address:

@@ -46,8 +46,7 @@ def by_metadata(context: Context) -> identity.Identity:
 class Server:
     """Serves `services` (by full name, such as `crossns.v1.RouteTables`) on `addresses`: `unix:PATH` or `HOST:PORT`.
 
-    `policy` decides about every method, `identify` tells it the caller, `ready` answers health checks. `credentials` hold for
-    the TCP addresses.
+    `policy` decides about every method, `identify` tells it the caller, `ready` answers health checks.
     """
 
     def __init__(
@@ -78,7 +77,7 @@ class Server:
                 if address.startswith(UNIX):
                     self._bind_unix(Path(address.removeprefix(UNIX)))
                 else:
-                    self.ports.append(self._bind(address, self._credentials))
+                    self.ports.append(self._bind(address))
         except OSError:
             # Only a server that was started gives back what it has bound.
             await self._server.start()
@@ -92,11 +91,11 @@ class Server:
             file.remove()
         await self._server.stop(grace_s)
 
-    def _bind(self, address: str, credentials: grpc.ServerCredentials | None) -> int:
+    def _bind(self, address: str) -> int:
         try:
-            if credentials is None:
+            if self._credentials is None:
                 return self._server.add_insecure_port(address)
-            return self._server.add_secure_port(address, credentials)
+            return self._server.add_secure_port(address, self._credentials)
         except RuntimeError as error:
             raise OSError(f"cannot listen on {address}: is the address on this machine, and free?") from error
 
@@ -104,7 +103,7 @@ class Server:
         file = SocketFile(path)
         umask = os.umask(_SOCKET_UMASK)
         try:
-            self._bind(f"{UNIX}{file.own}", None)
+            self._bind(f"{UNIX}{file.own}")
         finally:
             os.umask(umask)
         file.place()

@@ -11,6 +11,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from crossns import errors, rpc
+from crossns.layout import Layout
 from crossns.rpc import client, status
 from crossns.v1 import config_pb2, config_pb2_grpc, v_service_pb2, v_service_pb2_grpc
 from gateway import relay, router, settings
@@ -34,8 +35,14 @@ async def channel(backend: toy.Toy, tmp_path: Path) -> AsyncIterator[aio.Channel
     """To the gateway, through all of its parts but a process of its own."""
     async with rpc.channel(f"unix:{tmp_path}/toy") as behind:
         services = {name: router.service(name, "toy", behind) for name in FORWARDED}
-        async with listening(tmp_path / "g", settings.Settings(), services), rpc.channel(f"unix:{tmp_path}/g") as opened:
+        place = layout(tmp_path)
+        place.gateway_socket.parent.mkdir()
+        async with listening(place, settings.Settings(), services), rpc.channel(f"unix:{place.gateway_socket}") as opened:
             yield opened
+
+
+def layout(tmp_path: Path) -> Layout:
+    return Layout(run=tmp_path)
 
 
 def _call(
@@ -163,7 +170,7 @@ async def test_deadline_of_a_stream_passes(channel: aio.Channel, backend: toy.To
 async def test_client_that_vanishes_ends_the_work_behind_the_gateway(
     channel: aio.Channel, backend: toy.Toy, tmp_path: Path
 ) -> None:
-    async with rpc.channel(f"unix:{tmp_path}/g") as vanishing:
+    async with rpc.channel(f"unix:{layout(tmp_path).gateway_socket}") as vanishing:
         await _wait(vanishing, "waits/ever", timeout_s=None).read()
     async with asyncio.timeout(WITHIN_S):
         await backend.config.ended.wait()
@@ -244,9 +251,9 @@ async def test_health_and_reflection_are_the_gateways_own(channel: aio.Channel, 
 async def test_one_user_cannot_take_all_connections(channel: aio.Channel, tmp_path: Path) -> None:
     # One is the channel's.
     await _call(channel, "echo")
-    opened = [await asyncio.open_unix_connection(tmp_path / "g") for _ in range(relay.CONNECTIONS_MAX - 1)]
+    opened = [await asyncio.open_unix_connection(layout(tmp_path).gateway_socket) for _ in range(relay.CONNECTIONS_MAX - 1)]
     try:
-        reader, writer = await asyncio.open_unix_connection(tmp_path / "g")
+        reader, writer = await asyncio.open_unix_connection(layout(tmp_path).gateway_socket)
         opened.append((reader, writer))
         async with asyncio.timeout(WITHIN_S):
             assert await reader.read() == b""
@@ -256,7 +263,7 @@ async def test_one_user_cannot_take_all_connections(channel: aio.Channel, tmp_pa
             writer.close()
     async with asyncio.timeout(WITHIN_S):
         while True:
-            reader, writer = await asyncio.open_unix_connection(tmp_path / "g")
+            reader, writer = await asyncio.open_unix_connection(layout(tmp_path).gateway_socket)
             greeting = await reader.read(1)
             writer.close()
             if greeting:

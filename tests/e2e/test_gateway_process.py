@@ -17,6 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from crossns import errors, proc, rpc
 from crossns.layout import Layout
 from crossns.v1 import config_pb2, config_pb2_grpc, events_pb2, events_pb2_grpc, v_service_pb2, v_service_pb2_grpc
+from tests.certificate import certificate
 from tests.e2e import toy
 
 pytestmark = pytest.mark.e2e
@@ -139,18 +140,6 @@ async def test_stranger_learns_of_health_only(layout: Layout) -> None:
                 await call
 
 
-async def _certificate(directory: Path, name: str, authority: str = "") -> tuple[Path, Path]:
-    """(certificate, key) for `name`, signed by `authority` or by itself, in `directory`."""
-    cert, key = directory / f"{name}.pem", directory / f"{name}.key"
-    new = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
-    options = ["-subj", f"/CN={name}", "-keyout", str(key), "-out", str(cert)]
-    if authority:
-        options += ["-CA", str(directory / f"{authority}.pem"), "-CAkey", str(directory / f"{authority}.key")]
-        options += ["-addext", "basicConstraints=CA:FALSE", "-addext", f"subjectAltName=IP:{ADDRESS}"]
-    (await proc.run([*new, *options])).check()
-    return cert, key
-
-
 @pytest.fixture
 async def beyond_loopback() -> AsyncIterator[None]:
     (await proc.run(["ip", "address", "add", f"{ADDRESS}/32", "dev", "lo"])).check()
@@ -160,11 +149,11 @@ async def beyond_loopback() -> AsyncIterator[None]:
 
 @pytest.mark.usefixtures("beyond_loopback")
 async def test_client_with_a_certificate_is_who_it_names_and_others_do_not_get_in(layout: Layout, tmp_path: Path) -> None:
-    ca, _ = await _certificate(tmp_path, "ca")
-    await _certificate(tmp_path, "other-ca")
-    cert, key = await _certificate(tmp_path, "gateway", "ca")
-    alice = rpc.Tls(ca, *await _certificate(tmp_path, "alice", "ca"))
-    mallory = rpc.Tls(ca, *await _certificate(tmp_path, "mallory", "other-ca"))
+    ca, _ = await certificate(tmp_path, "ca")
+    await certificate(tmp_path, "other-ca")
+    cert, key = await certificate(tmp_path, "gateway", "ca", f"IP:{ADDRESS}")
+    alice = rpc.Tls(ca, *await certificate(tmp_path, "alice", "ca"))
+    mallory = rpc.Tls(ca, *await certificate(tmp_path, "mallory", "other-ca"))
     flags = ("--tls-cert", str(cert), "--tls-key", str(key), "--client-ca", str(ca))
     async with _running(layout, "--listen", f"{ADDRESS}:7443", *flags):
         assert await _caller(f"{ADDRESS}:7443", tls=alice) == "cert:alice admin"

@@ -58,8 +58,10 @@ class Tree:
     ) -> Launcher:
         return self._kept(await Launcher.connect(LAYOUT.launcher_socket, service, key or token(), on_event))
 
-    async def agent(self, table: str, key: operation.Token | None = None, on_event: OnEvent | None = None) -> Agent:
-        return self._kept(await Agent.connect(LAYOUT.agent_socket(table), "nsmanager", key or token(), on_event))
+    async def agent(
+        self, table: str, key: operation.Token | None = None, on_event: OnEvent | None = None, service: str = "nsmanager"
+    ) -> Agent:
+        return self._kept(await Agent.connect(LAYOUT.agent_socket(table), service, key or token(), on_event))
 
     async def create(self, table: str) -> operation.Namespace:
         made = await (await self.launcher()).call(operation.CreateNamespace(table=table))

@@ -7,12 +7,25 @@ import socket
 
 import pytest
 
-from crossns import operation, proc, sysctl
+from crossns import errors, operation, proc, sysctl
 from crossns.agent import Agent
+from crossns.listener import OpenListener
 from crossns.testing.device import wait_until
 from crossns.testing.lab import Cable, Lab
 from services.nsmanager.agent import privilege
-from tests.kernel.privileged import Tree, address, agent, bridge, card, dump, process_status, running_for_a_module, tree, writes
+from tests.kernel.privileged import (
+    Tree,
+    address,
+    agent,
+    bridge,
+    card,
+    dump,
+    process_status,
+    refusal,
+    running_for_a_module,
+    tree,
+    writes,
+)
 
 __all__ = ["agent", "running_for_a_module", "tree"]
 pytestmark = [pytest.mark.kernel, pytest.mark.asyncio(loop_scope="module")]
@@ -78,6 +91,39 @@ async def test_socket_is_in_the_table_and_belongs_to_the_uid(tree: Tree, agent: 
     with await agent.open_socket(operation.OpenSocket(family="inet6", kind="dgram")) as made:
         assert (made.family, made.type & socket.SOCK_DGRAM) == (socket.AF_INET6, socket.SOCK_DGRAM)
         assert os.fstat(made.fileno()).st_uid == 0
+
+
+async def test_listener_is_where_the_table_has_the_address_and_nowhere_else(tree: Tree, agent: Agent) -> None:
+    await bridge(agent)
+    await address(agent, "10.0.0.1/24")
+    gateway = await tree.agent("a", service="gateway")
+    with await gateway.open_socket(OpenListener(address="10.0.0.1", port=7443, owner_uid=64999)) as made:
+        lines = (await proc.run(["ip", "netns", "exec", "a", "cat", "/proc/net/tcp"])).check().stdout.splitlines()[1:]
+        # 0A is LISTEN (net/tcp_states.h).
+        assert [(line.split()[1], line.split()[3], line.split()[7]) for line in lines] == [("0100000A:1D13", "0A", "64999")]
+        assert made.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        for where, port, why in (
+            ("10.0.0.2", 7443, "no link of the table has the address"),
+            ("2001:db8::1", 7443, "no link of the table has the address"),
+            ("10.0.0.1", 7443, "something else listens there"),
+            ("10.0.0.1", 443, "ports below 1024"),
+        ):
+            with pytest.raises(errors.PermanentError, match=why) as caught:
+                await gateway.open_socket(OpenListener(address=where, port=port))
+            assert caught.value.reason == "KERNEL_REFUSED"
+    for where in ("127.8.8.8", "::1", "0.0.0.0", "::"):
+        with await gateway.open_socket(OpenListener(address=where, port=0)) as made:
+            assert made.getsockname()[0] == where
+
+
+async def test_gateway_may_listen_and_nothing_else_and_nobody_else_may_that(tree: Tree, agent: Agent) -> None:
+    gateway = await tree.agent("a", service="gateway")
+    for session, wanted in (
+        (gateway, operation.OpenSocket(family="inet", kind="stream")),
+        (gateway, sysctl.SetSysctl(name="net.ipv4.ip_forward", value="1")),
+        (agent, OpenListener(address="127.0.0.1", port=0)),
+    ):
+        assert (await refusal(session, wanted)).reason == "PERMISSION_DENIED"
 
 
 async def test_socket_that_nobody_waits_for_is_closed(agent: Agent) -> None:

@@ -28,6 +28,50 @@ def test_what_other_machines_reach_needs_tls(address: str) -> None:
     assert settings.parse(["--listen", address, *TLS], {}).tls == settings.Tls(Path("c.pem"), Path("k.pem"), Path("ca.pem"))
 
 
+@pytest.mark.parametrize(
+    ("text", "table", "host"),
+    [
+        ("mgmt:192.0.2.1:7443", "mgmt", "192.0.2.1"),
+        ("mgmt:[2001:db8::1]:7443", "mgmt", "2001:db8::1"),
+        ("default:0.0.0.0:7443", "default", "0.0.0.0"),
+        ("192.0.2.1:7443", "", "192.0.2.1"),
+        ("[2001:db8::1]:7443", "", "2001:db8::1"),
+    ],
+)
+def test_address_may_be_that_of_a_route_table(text: str, table: str, host: str) -> None:
+    (listen,) = settings.parse(["--listen", text, *TLS], {}).listen
+    assert (listen.table, str(listen.host), listen.port, str(listen)) == (table, host, 7443, text)
+
+
+def test_rules_are_the_same_in_a_route_table() -> None:
+    assert settings.parse(["--listen", "mgmt:127.0.0.1:1", "--listen", "mgmt:[::1]:2"], {}).tls is None
+    with pytest.raises(errors.InvalidSpec, match=re.escape("mgmt:192.0.2.1:7443 can be reached")):
+        settings.parse(["--listen", "mgmt:192.0.2.1:7443"], {})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ":127.0.0.1:1",
+        "Mgmt:127.0.0.1:1",
+        "mg mt:127.0.0.1:1",
+        "../mgmt:127.0.0.1:1",
+        "mgmt:eth0:1",
+        "mgmt:127.0.0.1",
+        "mgmt::1:1",
+    ],
+)
+def test_what_is_no_address_of_a_route_table_is_refused(text: str) -> None:
+    with pytest.raises(errors.InvalidSpec) as caught:
+        settings.parse(["--listen", text], {})
+    assert caught.value.metadata["field"] == "--listen"
+
+
+def test_metrics_are_not_told_in_a_route_table() -> None:
+    with pytest.raises(errors.InvalidSpec, match="ADDRESS:PORT"):
+        settings.parse(["--metrics", "mgmt:127.0.0.1:9417"], {})
+
+
 @pytest.mark.parametrize("flag", ["--listen", "--metrics"])
 def test_wrong_address_is_refused_under_the_name_of_its_flag(flag: str) -> None:
     for address in ("nowhere", "0.0.0.0:9417"):

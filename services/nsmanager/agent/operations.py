@@ -10,7 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from crossns import entry, errors, operation, sysctl
-from services.nsmanager.agent import addresses, announce, count, links, move, neighbors, observe, privilege, routes, rules
+from crossns.listener import OpenListener
+from services.nsmanager.agent import (
+    addresses,
+    announce,
+    count,
+    links,
+    listeners,
+    move,
+    neighbors,
+    observe,
+    privilege,
+    routes,
+    rules,
+)
 from services.nsmanager.agent.rtnl import Rtnl
 from services.nsmanager.agent.target import Tables
 from services.nsmanager.launcher import session
@@ -22,6 +35,7 @@ DUTIES: dict[type[operation.Message], frozenset[str] | None] = {
     operation.Statistics: None,
     # Not a change of the namespace, but power over what leaves it.
     operation.OpenSocket: frozenset({"nsmanager", "proxy"}),
+    OpenListener: frozenset({"gateway"}),
     operation.CreateLink: _NSMANAGER,
     operation.DeleteLink: _NSMANAGER,
     operation.MoveLink: _NSMANAGER,
@@ -59,6 +73,8 @@ class Operations:
                 answer(self._rtnl.tally.counters())
             case operation.OpenSocket():
                 answer(None, (self._open_socket(wanted),))
+            case OpenListener():
+                answer(None, (listeners.opened(self._rtnl, wanted).detach(),))
             case _:
                 self._change(wanted)
                 answer(None)

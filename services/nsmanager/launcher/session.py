@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from crossns import errors, fault, names, operation, wire
+from crossns import errors, fault, names, netns, operation, wire
 from services.nsmanager.launcher.fence import Fence
 from services.nsmanager.launcher.loop import Reactor
 
@@ -166,7 +166,7 @@ class Sessions:
         for other in [other for other in self._open if other.service == hello.service and other is not session]:
             self._drop(other)
         session.service, session.token = hello.service, hello.token
-        return operation.Welcome(boot_id=_BOOT_ID.read_text().strip(), pid=os.getpid())
+        return operation.Welcome(boot_id=_BOOT_ID.read_text().strip(), pid=os.getpid(), cookie=netns.cookie())
 
     def _admit(self, session: Session, wanted: operation.Message) -> None:
         kind = type(wanted)
