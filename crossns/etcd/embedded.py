@@ -33,8 +33,9 @@ LIMITS = (
     "--log-outputs=stderr",
 )
 
-# A single member elects itself after up to twice this time; the defaults, made for networks, cost a restart more than a second.
-_ALONE = ("--election-timeout=500",)
+# A single member elects itself after up to this time; the defaults, made for networks, cost a start more than a second. The ticks
+# go on for ever, so there are no more of them than that needs.
+_ALONE = ("--heartbeat-interval=40", "--election-timeout=200")
 
 
 def data_dir(layout: Layout) -> Path:

@@ -21,6 +21,7 @@ from aetcd import rpc
 from crossns import proc, settings
 from crossns.etcd import client, embedded, endpoint
 from crossns.layout import Layout
+from crossns.supervisor import ready
 
 
 class Member:
@@ -45,6 +46,11 @@ class Member:
         self._process = await proc.start(argv, directory=self._directory, output=None)
 
     async def wait_until_answering(self) -> None:
+        where = self.settings.endpoints[0]
+        if where.startswith("unix:"):
+            # gRPC's back-off is longer than etcd takes to start.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(ready.wait("etcd", where.removeprefix("unix:")), client.CONNECT_TIMEOUT_S)
         await (await client.EtcdStore.connect(self.settings)).close()
 
     async def compact(self, revision: int) -> None:
