@@ -4,7 +4,8 @@ MAKEFLAGS += --no-print-directory
 python := .venv/bin/python
 pytest := $(python) -m pytest
 # Two files of tests at a time, each in a sandbox of its own; the tests of a file share what they start.
-by_two := --dist loadfile --tx "2*popen//python=$(CURDIR)/$(python) -m crossns.testing.sandbox $(CURDIR)/$(python)"
+# In their order: the last ones are short, so that neither worker waits long for the other.
+by_two := --dist loadfile --no-loadscope-reorder --tx "2*popen//python=$(CURDIR)/$(python) -m crossns.testing.sandbox $(CURDIR)/$(python)"
 
 .PHONY: help setup code up demo test test-long verify bench mutants golden protos fmt clean
 
@@ -25,7 +26,7 @@ test: setup ## all tests, with reduced counts of the long ones
 test-long: setup ## all tests, full counts
 	@$(pytest) --long $(ARGS)
 verify: code ## the quick checks: format, lint, types, walls, protos, sizes, pure tests
-	@tools/verify
+	@tools/verify $(LESS)
 bench: setup ## measure (ONLY=area for one area), table and bench/results.json
 	@$(python) -m bench $(if $(ONLY),--only $(ONLY))
 mutants: setup ## break the code in known ways and see that the tests notice (ONLY=part of a file's name)
