@@ -148,9 +148,11 @@ class Launcher:
         answer(None)
 
     def _list(self, table: str) -> tuple[operation.Namespace, ...]:
-        known = {found.table: found for found in self._namespaces.all()}
-        wanted = [table] if table else [DEFAULT, *sorted(known)]
-        return tuple(self._show(name, known.get(name)) for name in wanted if name == DEFAULT or name in known)
+        if table and table != DEFAULT:
+            found = self._namespaces.find(table)
+            return (self._show(table, found),) if found is not None else ()
+        known = self._namespaces.all() if not table else ()
+        return (self._show(DEFAULT, None), *(self._show(each.table, each) for each in known))
 
     def _show(self, table: str, incarnation: Incarnation | None) -> operation.Namespace:
         agent = self._agents.get(table)

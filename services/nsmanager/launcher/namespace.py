@@ -52,6 +52,8 @@ class Namespaces:
         self._names = layout.netns
         self._incarnations = layout.incarnations
         self._intent = layout.launcher_dir / "intent"
+        # By table; nobody else makes any. A mount that somebody took off is noticed when it is asked for.
+        self._made: dict[str, Incarnation] = {}
 
     def recover(self) -> None:
         """Finish what a crash interrupted; then every entry must be a namespace, or the mounts of an earlier life are hidden."""
@@ -59,6 +61,8 @@ class Namespaces:
         for path in self._incarnations.iterdir():
             if not netns.is_namespace(path):
                 raise errors.PermanentError("FOREIGN_OBJECT", _HIDDEN.format(path=path), path=path)
+            if (found := _incarnation(path)) is not None:
+                self._made[found.table] = found
 
     def show_default(self) -> None:
         """Mount the launcher's own namespace beside the others: engines enter it by its name, as they do any table."""
@@ -70,12 +74,12 @@ class Namespaces:
 
     def all(self) -> list[Incarnation]:
         """By table, without `default`, which was not made here."""
-        return [found for path in sorted(self._incarnations.iterdir()) if (found := _incarnation(path))]
+        return [found for table in sorted(self._made) if (found := self.find(table)) is not None]
 
     def find(self, table: str) -> Incarnation | None:
-        beginning = f"{table}."
-        entries = (path for path in self._incarnations.iterdir() if path.name.startswith(beginning))
-        return next((found for path in entries if (found := _incarnation(path))), None)
+        """Costs the same however many there are."""
+        made = self._made.get(table)
+        return made if made is not None and netns.is_namespace(made.path) else None
 
     def sight(self, table: str, incarnation: Incarnation | None) -> Sight:
         path = self._names / table
@@ -87,6 +91,7 @@ class Namespaces:
         incarnation = self.find(table)
         self._check_free(table, incarnation)
         incarnation = incarnation or netns.inside_new(lambda: self._place(table))
+        self._made[table] = incarnation
         self.attach(incarnation)
         return incarnation
 
@@ -108,6 +113,7 @@ class Namespaces:
                 # Somebody may have mounted it once more.
                 while netns.is_namespace(path):
                     netns.umount(path)
+        self._made.pop(incarnation.table, None)
 
     def _check_free(self, table: str, incarnation: Incarnation | None) -> None:
         if self.sight(table, incarnation).occupied:
@@ -151,9 +157,9 @@ _HIDDEN = (
 
 
 def _incarnation(path: Path) -> Incarnation | None:
+    """What an entry is by its name; None for `default`, which is shown there and not made."""
     table, _, number = path.name.rpartition(".")
-    is_ours = table != DEFAULT and number.isdecimal() and netns.is_namespace(path)
-    return Incarnation(table, int(number), path) if is_ours else None
+    return Incarnation(table, int(number), path) if table != DEFAULT and number.isdecimal() else None
 
 
 def _make_file(path: Path) -> None:
