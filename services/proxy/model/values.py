@@ -104,6 +104,12 @@ class VService:
     created_ns: int = 0
     memo: dict[str, tuple[object, object]] = field(default_factory=dict, init=False, compare=False, repr=False)
 
+    @property
+    def tables(self) -> frozenset[str]:
+        """Those that it stands in, with a frontend or a member."""
+        members = {member.table for pool in self.pools for member in pool.members}
+        return frozenset(members | {frontend.table for frontend in self.frontends})
+
 
 @dataclass(frozen=True, slots=True)
 class Invalid:

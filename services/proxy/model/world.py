@@ -18,6 +18,7 @@ class World:
         # Made when somebody asks, and dropped with the next change.
         self._desired: Desired | None = None
         self._targets: frozenset[target.Target] | None = None
+        self._named: frozenset[str] | None = None
 
     def change(self, change: store.Change) -> Iterable[str]:
         service, family, name = self._keys.parse(change.key) or ("", "", "")
@@ -30,11 +31,11 @@ class World:
                 if has_left:
                     self._desired = None
                     return ()
-            case "status", "routeTables" if service == names.owner(name) and self._take_table(name, value):
-                pass
+            case "status", "routeTables" if service == names.owner(name):
+                return (UNIT,) if self._take_table(name, value) else ()
             case _:
                 return ()
-        self._desired = self._targets = None
+        self._desired = self._targets = self._named = None
         return (UNIT,)
 
     def units(self) -> Iterable[str]:
@@ -71,9 +72,20 @@ class World:
             self._invalid[name] = Invalid(name, message.generation, error.reason, error.message)
 
     def _take_table(self, name: str, value: bytes | None) -> bool:
-        """Whether the table's namespace is another one now; the rest of its status is of no interest here."""
+        """Whether that concerns anybody. A namespace that has gone always may: HAProxy keeps lines that nobody needs any more.
+
+        A new one concerns those who name its table; the rest of a table's status is of no interest here."""
         before = self._tables.pop(name, "")
         status = route_table_pb2.RouteTableStatus.FromString(value or b"")
         if status.netns_cookie:
             self._tables[name] = f"{names.resource_id(name)}.{status.netns_cookie}"
-        return self._tables.get(name, "") != before
+        if self._tables.get(name, "") == before:
+            return False
+        self._desired = self._targets = None
+        return bool(before) or name in self._names()
+
+    def _names(self) -> frozenset[str]:
+        """The tables that vServices name."""
+        if self._named is None:
+            self._named = frozenset(table for service in self._services.values() for table in service.tables)
+        return self._named

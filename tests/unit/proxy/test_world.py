@@ -104,8 +104,28 @@ def test_while_nothing_changes_the_same_is_wanted() -> None:
     assert world.desired(model.UNIT) is not before
 
 
+def test_a_new_table_that_no_vservice_names_wakes_nobody() -> None:
+    """HAProxy has nothing in it, so what it costs to look at all namespaces is saved."""
+    world = model.World(KEYS)
+    world.change(stored(sample.message()))
+    named = {table for service in world.desired(model.UNIT).services for table in service.tables}
+    assert named == {"routeTables/dmz", "routeTables/tenant-a", "routeTables/tenant-b"}
+    assert list(world.change(table("other", 1))) == []
+    assert [list(world.change(table(name, 2))) for name in ("dmz", "tenant-a", "tenant-b")] == [[model.UNIT]] * 3
+    assert world.desired(model.UNIT).tables.keys() == {*named, "routeTables/other"}
+
+
+def test_a_table_that_goes_wakes_the_proxy_whoever_names_it() -> None:
+    """HAProxy may have lines there that nobody needs any more, and could not be started with them."""
+    world = model.World(KEYS)
+    world.change(table("other", 1))
+    assert list(world.change(table("other", 2))) == [model.UNIT]
+    assert list(world.change(changed(NSMANAGER.status("routeTables/other"), None))) == [model.UNIT]
+
+
 def test_a_table_is_known_by_the_namespace_that_it_has_now() -> None:
     world = model.World(KEYS)
+    world.change(stored(sample.message()))
     assert list(world.change(table("dmz", 4711))) == [model.UNIT]
     assert world.desired(model.UNIT).tables == {"routeTables/dmz": "dmz.4711"}
     assert list(world.change(table("dmz", 4712))) == [model.UNIT]
