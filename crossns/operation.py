@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from crossns import counter, entry, listener, message, sysctl
+from crossns import counter, entry, kernel, listener, message, sysctl
 
 # The mark of what is ours: rtm_protocol of routes, IFA_PROTO of addresses (two values, so that a VIP is told from an
 # interface's own address). 0..31 are the kernel's and iproute2's; these are unassigned in rt_protos.
@@ -22,6 +22,11 @@ WAS_PREFIX = "was."
 
 
 Message = message.Message
+# What the kernel shows.
+Link = kernel.Link
+Address = kernel.Address
+NextHop = kernel.NextHop
+Route = kernel.Route
 
 
 class Token(msgspec.Struct, frozen=True):
@@ -143,50 +148,6 @@ class Counters(Message, frozen=True):
     operations: int
     writes: int
     refused: int
-
-
-class Link(Message, frozen=True):
-    """A link as the kernel shows it. `kind` "" is a network card, `mark` the resource whose link it is (`interfaces.a-lan`)."""
-
-    index: int
-    name: str
-    kind: str = ""
-    mac: str = ""
-    mtu: int = 0
-    up: bool = False
-    carrier: bool = False
-    mark: str = ""
-    was: str = ""
-    master: str = ""
-    parent_index: int = 0
-    # Kind-specific attributes as text: vlan_id, vni, local, remote, port, mode, stp, owner_uid.
-    attributes: dict[str, str] = msgspec.field(default_factory=dict)
-    # Its own values of `sysctl.LinkName`; those that are 0 are left out.
-    sysctls: dict[str, str] = msgspec.field(default_factory=dict)
-
-
-class Address(Message, frozen=True):
-    """`prefix` is address/length; `protocol` is IFA_PROTO (0 where the kernel set none)."""
-
-    link: str
-    prefix: str
-    protocol: int = 0
-
-
-class NextHop(msgspec.Struct, frozen=True, omit_defaults=True):
-    gateway: str = ""
-    link: str = ""
-    weight: int = 1
-
-
-class Route(Message, frozen=True):
-    """`destination` is a prefix (`0.0.0.0/0` and `::/0` for the defaults); `kind` is a name of RTN_*."""
-
-    destination: str
-    kernel_table: int = 254
-    metric: int = 0
-    kind: Literal["unicast", "blackhole", "unreachable", "prohibit"] = "unicast"
-    next_hops: tuple[NextHop, ...] = ()
 
 
 class Snapshot(Message, frozen=True):
@@ -329,6 +290,7 @@ AgentOperation = (
     | RemoveRoute
     | entry.Operation
     | sysctl.Operation
+    | kernel.Operation
     | OpenSocket
     | listener.OpenListener
     | Statistics
@@ -387,7 +349,15 @@ class NamespaceChanged(Message, frozen=True):
     table: str
 
 
-Event = Changed | EngineExited | EngineReloaded | AgentExited | NamespaceChanged
+class AgentStarted(Message, frozen=True):
+    """Event of the launcher: an agent is there (again) and answers. `restarts` counts since the launcher started."""
+
+    table: str
+    pid: int
+    restarts: int
+
+
+Event = Changed | kernel.News | AgentStarted | EngineExited | EngineReloaded | AgentExited | NamespaceChanged
 
 
 class Notice(msgspec.Struct, frozen=True, tag=True):

@@ -90,6 +90,15 @@ class Session:
         reply, _ = await self._answer(wanted)
         return reply.result
 
+    def post(self, wanted: operation.Request) -> None:
+        """Have an operation carried out whose answer nobody needs; a lost connection carries out nothing."""
+        if not self.is_closed:
+            self._put(next(self._numbers), wanted)
+
+    def _put(self, number: int, wanted: operation.Request) -> None:
+        self._outbox.put(wire.encode(operation.Call(number, wanted, telemetry.traceparent())))
+        self._flush()
+
     async def _answer(self, wanted: operation.Request) -> Answer:
         if self.is_closed:
             raise self._unavailable("the connection is lost")
@@ -97,8 +106,7 @@ class Session:
         answer = self._waiting[number] = self._loop.create_future()
         if isinstance(wanted, operation.OpenSocket | OpenListener):
             self._with_fd.add(number)
-        self._outbox.put(wire.encode(operation.Call(number, wanted, telemetry.traceparent())))
-        self._flush()
+        self._put(number, wanted)
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 reply, fd = await answer

@@ -17,6 +17,9 @@ from gateway.listener import listening
 from gateway.owner import Channels, Owners
 from gateway.settings import Settings
 
+# The service that has events of its own beside those of its resources.
+TELLER = "nsmanager"
+
 _log = logging.getLogger(__name__)
 
 
@@ -27,7 +30,7 @@ def build(backend: EtcdStore, snapshot: cache.Cache, keys: names.Keys, channels:
     return {
         **{name: router.service(name, process, channels[process]) for name, process in owner.SERVED_BY.items()},
         "crossns.v1.Config": (config_pb2_grpc.add_ConfigServicer_to_server, config),
-        "crossns.v1.Events": (events_pb2_grpc.add_EventsServicer_to_server, Events(backend, keys)),
+        "crossns.v1.Events": (events_pb2_grpc.add_EventsServicer_to_server, Events(backend, keys, {TELLER: channels[TELLER]})),
     }
 
 

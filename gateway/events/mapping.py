@@ -28,7 +28,7 @@ def events_of(change: store.Change, keys: names.Keys, concerns: Concerns) -> tup
     event = parse(change, name, concerns)
     if event is None:
         return ()
-    event.name, event.service = name, service
+    event.name, event.service, event.kind = name, service, _KINDS[family]
     return (event,)
 
 
@@ -81,6 +81,7 @@ def _tables(name: str, concerns: Concerns) -> tuple[str, ...]:
     return concerns.get(name) or reference.tables_by_name(name)
 
 
+_KINDS = {"desired": events_pb2.EVENT_KIND_CONFIG, "status": events_pb2.EVENT_KIND_STATUS}
 _FAMILIES: Mapping[str, Callable[[store.Change, str, Concerns], events_pb2.Event | None]] = {
     "desired": _of_desired,
     "status": _of_status,
@@ -104,8 +105,10 @@ class Feed:
             events = [event for change in changes for event in self._events_of(change)]
             for place, event in enumerate(events, 1):
                 is_last = place == len(events)
-                event.resume_token = (Cursor(cluster_id, revision) if is_last else Cursor(cluster_id, before, place)).token
+                at = Cursor(cluster_id, revision) if is_last else Cursor(cluster_id, before, place)
+                event.resume_token = at.token
                 if place > self._told:
+                    self.cursor = at
                     yield event
             if events:
                 before, self._told = revision, 0

@@ -1,19 +1,24 @@
 """nsmanager, wired: servicers, world, plan and driver on one store and one loop."""
 
+import time
+
 from crossns import rpc
+from crossns.chronicle import Chronicle, Events
 from crossns.reconcile import Reconciler, Rooms
 from crossns.service import App, Context
-from crossns.v1 import interface_pb2_grpc, neighbor_pb2_grpc, route_pb2_grpc, route_table_pb2_grpc, rule_pb2_grpc
+from crossns.v1 import events_pb2_grpc, interface_pb2_grpc, neighbor_pb2_grpc, route_pb2_grpc, route_table_pb2_grpc, rule_pb2_grpc
 from services.nsmanager import driver, model, plan, servicer
 
 
 async def build(context: Context) -> App:
     registries = servicer.registries(context.backend, context.keys)
+    chronicle = Chronicle()
     device = driver.Device(
         context.settings.layout,
         context.token,
         on_change=lambda unit: loop.trigger(unit),  # noqa: PLW0108 - there is no loop yet
         on_links=lambda: loop.trigger_unsettled(),  # noqa: PLW0108
+        on_news=lambda table, told: chronicle.publish(plan.events(table, told, time.time_ns())),
     )
     world = model.World(context.keys)
     rooms = Rooms(world, plan.plan, plan.report, device)
@@ -21,6 +26,7 @@ async def build(context: Context) -> App:
     tables = servicer.RouteTables(registries, servicer.Statistics(device, world.units))
     await tables.ensure_built_in()
     services: dict[str, rpc.Service] = {
+        "crossns.v1.Events": (events_pb2_grpc.add_EventsServicer_to_server, Events(chronicle)),
         "crossns.v1.RouteTables": (route_table_pb2_grpc.add_RouteTablesServicer_to_server, tables),
         "crossns.v1.Interfaces": (
             interface_pb2_grpc.add_InterfacesServicer_to_server,

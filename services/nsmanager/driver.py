@@ -9,27 +9,33 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 
-from crossns import counter, errors, names, operation
+from crossns import counter, errors, kernel, names, operation
 from crossns.agent import Agent
 from crossns.launcher import Launcher, follow
 from crossns.layout import Layout
 from services.nsmanager.model import BUILT_IN
-from services.nsmanager.plan import At, Observed, Privileged
+from services.nsmanager.plan import At, Observed, Privileged, Told
 
 SERVICE = "nsmanager"
 
 
 class Device:
     """`on_change` is called with the unit whose world changed, `on_links` when links came or went anywhere: what appears in one
-    table may be wanted in another."""
+    table may be wanted in another. `on_news` gets what is told of a table, by its id; what it has taken is not told again."""
 
     def __init__(
-        self, layout: Layout, token: operation.Token, on_change: Callable[[str], None], on_links: Callable[[], None]
+        self,
+        layout: Layout,
+        token: operation.Token,
+        on_change: Callable[[str], None],
+        on_links: Callable[[], None],
+        on_news: Callable[[str, Told], None],
     ) -> None:
         self._layout = layout
         self._token = token
         self._on_change = on_change
         self._on_links = on_links
+        self._on_news = on_news
         self._launcher: Launcher | None = None
         self._agents: dict[str, Agent] = {}
         # A newer session of a service ends its older one: of two that connect at once, one must wait.
@@ -128,15 +134,21 @@ class Device:
                 path = self._layout.agent_socket(table)
                 agent = await Agent.connect(path, SERVICE, self._token, lambda event: self._on_agent_event(table, event))
                 self._agents[table] = agent
+                agent.post(kernel.Subscribe())
             return agent
 
     def _on_launcher_event(self, event: operation.Event) -> None:
-        if isinstance(event, operation.AgentExited | operation.NamespaceChanged):
+        if isinstance(event, operation.AgentExited | operation.AgentStarted):
+            self._on_news(event.table, event)
+        if isinstance(event, operation.AgentExited | operation.AgentStarted | operation.NamespaceChanged):
             self._on_change(f"routeTables/{event.table}")
 
     def _on_agent_event(self, table: str, event: operation.Event) -> None:
         if isinstance(event, operation.Changed):
             self._on_change(f"routeTables/{table}")
+        elif isinstance(event, kernel.News):
+            self._on_news(table, event)
+            self._agents[table].post(kernel.Acknowledge(number=event.number))
 
 
 def _links(snapshot: operation.Snapshot) -> set[tuple[str, str]]:

@@ -13,6 +13,7 @@ from grpc import aio
 
 from crossns import names, rpc, store
 from crossns.cache import Cache
+from crossns.chronicle import Chronicle, Events
 from crossns.etcd.client import EtcdStore
 from crossns.registry import Registry
 from crossns.resource import MESSAGES
@@ -45,6 +46,8 @@ class Stage:
     channel: aio.Channel
     owners: dict[str, rpc.Server]
     registries: dict[str, Registry]
+    # What nsmanager tells by itself.
+    chronicle: Chronicle
 
     @property
     def config(self) -> "config_pb2_grpc.ConfigAsyncStub":
@@ -92,9 +95,10 @@ async def running(directory: Path) -> AsyncIterator[Stage]:
             **nsmanager.registries(backend, _keys("nsmanager")),
             "vServices": proxy.registry(backend, _keys("proxy")),
         }
+        chronicle = Chronicle()
         owners = {
             process: rpc.Server(f"unix:{directory}/{process}", services, rpc.by_role, lambda: True)
-            for process, services in _services(registries).items()
+            for process, services in _services(registries, chronicle).items()
         }
         for server in owners.values():
             await server.start()
@@ -110,16 +114,16 @@ async def running(directory: Path) -> AsyncIterator[Stage]:
         gateway = rpc.Server(f"unix:{directory}/g", services, rpc.by_role, lambda: True, identify=lambda _context: who)
         await gateway.start()
         stack.push_async_callback(gateway.stop, 0)
-        yield Stage(
-            member, backend, snapshot, await stack.enter_async_context(rpc.channel(f"unix:{directory}/g")), owners, registries
-        )
+        channel = await stack.enter_async_context(rpc.channel(f"unix:{directory}/g"))
+        yield Stage(member, backend, snapshot, channel, owners, registries, chronicle)
 
 
-def _services(registries: dict[str, Registry]) -> dict[str, dict[str, rpc.Service]]:
+def _services(registries: dict[str, Registry], chronicle: Chronicle) -> dict[str, dict[str, rpc.Service]]:
     tables, links = nsmanager.RouteTables(registries, absent.statistics()), nsmanager.Interfaces(registries["interfaces"])
     routes, v_services = nsmanager.Routes(registries["routes"]), proxy.VServices(registries["vServices"])
     return {
         "nsmanager": {
+            "crossns.v1.Events": (events_pb2_grpc.add_EventsServicer_to_server, Events(chronicle)),
             "crossns.v1.RouteTables": (route_table_pb2_grpc.add_RouteTablesServicer_to_server, tables),
             "crossns.v1.Interfaces": (interface_pb2_grpc.add_InterfacesServicer_to_server, links),
             "crossns.v1.Routes": (route_pb2_grpc.add_RoutesServicer_to_server, routes),

@@ -260,7 +260,7 @@ def test_watch_prints_what_happens_and_goes_on_where_it_stopped() -> None:
         assert watching.stdout is not None
         try:
             events: list[dict[str, str]] = []
-            while not any(event["name"] == "routeTables/seen" for event in events):
+            while not any((event["type"], event.get("name")) == ("CREATED", "routeTables/seen") for event in events):
                 if not select.select([watching.stdout], [], [], 1)[0]:
                     # Until the stream stands, nothing is seen.
                     crossns("table", "delete", "seen", "--allow-missing")

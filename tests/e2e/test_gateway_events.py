@@ -8,7 +8,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from crossns import errors, names, rpc, store
+from crossns import chronicle, errors, names, rpc, store
 from crossns.registry import Options
 from crossns.v1 import config_pb2, events_pb2, events_pb2_grpc, interface_pb2, route_table_pb2, status_pb2
 from gateway.events import Events
@@ -171,6 +171,58 @@ async def test_token_of_another_cluster_or_of_the_future_is_out_of_range(device:
             await (await _watching(device, resume_token=token.token)).next()
 
 
+def _link(name: str, table: str = "a") -> events_pb2.Event:
+    change = events_pb2.LinkChange(link=name)
+    return events_pb2.Event(
+        type=events_pb2.EVENT_TYPE_UPDATED,
+        kind=events_pb2.EVENT_KIND_LINK,
+        route_tables=[f"routeTables/{table}"],
+        link=change,
+    )
+
+
+async def test_what_services_tell_by_themselves_is_in_the_stream_and_resumed_with_it(device: stage.Stage) -> None:
+    watching = await _watching(device)
+    only_links = await _watching(device, kinds=[events_pb2.EVENT_KIND_LINK], route_tables=["routeTables/b"])
+    device.chronicle.publish([_link("l0"), _link("l1", "b")])
+    first = await watching.next()
+    assert first.link.link == "l0"
+    watching.cancel()
+    await device.apply(_table("a"))
+    device.chronicle.publish([_link("l2")])
+    watching = await _watching(device, resume_token=first.resume_token)
+    rest = [await watching.next() for _ in range(3)]
+    assert sorted(event.name or event.link.link for event in rest) == ["l1", "l2", "routeTables/a"]
+    # Each says where the whole stream is: the last one's token misses nothing of either.
+    again = await _watching(device, resume_token=rest[-1].resume_token)
+    device.chronicle.publish([_link("l3", "b")])
+    assert (await again.next()).link.link == "l3"
+    assert [(await only_links.next()).link.link for _ in range(2)] == ["l1", "l3"]
+
+
+async def test_stream_goes_on_while_a_service_is_away_and_tells_what_may_be_missing(device: stage.Stage, tmp_path: Path) -> None:
+    watching = await _watching(device)
+    device.chronicle.publish([_link("l0")])
+    before = await watching.next()
+    await device.owners["nsmanager"].stop(0)
+    await device.observe("routeTables/a")
+    assert await watching.told(1) == ["STATUS routeTables/a"]
+    # It comes back as another process, which knows nothing of the places of the one before.
+    successor = chronicle.Chronicle()
+    successor.publish([_link("l1")])
+    services: dict[str, rpc.Service] = {
+        "crossns.v1.Events": (events_pb2_grpc.add_EventsServicer_to_server, chronicle.Events(successor))
+    }
+    server = rpc.Server(f"unix:{tmp_path}/nsmanager", services, rpc.by_role, lambda: True)
+    await server.start()
+    gap, link = await watching.next(), await watching.next()
+    assert (gap.type, gap.missed.count, bool(gap.missed.message)) == (events_pb2.EVENT_TYPE_MISSED, 0, True)
+    assert gap.missed.after_token != before.resume_token
+    assert link.link.link == "l1"
+    watching.cancel()
+    await server.stop(0)
+
+
 class _Flood:
     """A store whose history is long: as much of the Protocol as Events needs. `pulled` counts what was taken of it."""
 
@@ -192,7 +244,7 @@ class _Flood:
 
 async def test_reader_that_does_not_read_holds_no_memory_and_loses_nothing(tmp_path: Path) -> None:
     flood = _Flood()
-    servicer = Events(flood, names.Keys("local", "gateway"))  # type: ignore[arg-type] # as much of a store as it needs
+    servicer = Events(flood, names.Keys("local", "gateway"), {})  # type: ignore[arg-type] # as much of a store as it needs
     services: dict[str, rpc.Service] = {"crossns.v1.Events": (events_pb2_grpc.add_EventsServicer_to_server, servicer)}
     who = rpc.Identity("test", "viewer")
     server = rpc.Server(f"unix:{tmp_path}/g", services, rpc.by_role, lambda: True, identify=lambda _context: who)

@@ -1,6 +1,7 @@
 """Which change of a key is which event, and that a reader who comes back misses nothing and hears nothing twice."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
 
 import pytest
 from google.protobuf import timestamp_pb2
@@ -12,7 +13,9 @@ from crossns import errors, names, store
 from crossns.resource import MESSAGES
 from crossns.v1 import events_pb2, interface_pb2, route_table_pb2, status_pb2, v_service_pb2
 from gateway.events import cursor, mapping
-from gateway.events.cursor import Cursor
+from gateway.events.cursor import Cursor, Place
+from gateway.events.stored import Stored
+from gateway.events.stream import merged
 
 KEYS = names.Keys("local", "gateway")
 NSMANAGER, PROXY = KEYS.of("nsmanager"), KEYS.of("proxy")
@@ -194,7 +197,7 @@ def test_reader_who_comes_back_anywhere_misses_nothing_and_hears_nothing_twice(
         events = list(_feed(at).take(store.Batch(behind, last)))[:count]
         heard += [(event.name, event.resume_token) for event in events]
         if events:
-            at = cursor.parse(events[-1].resume_token)
+            at = cursor.parse(events[-1].resume_token).stored
     assert heard == everything[: len(heard)]
     assert len(heard) == min(len(everything), sum(cuts))
 
@@ -205,7 +208,9 @@ def test_quiet_revisions_move_the_reader_on() -> None:
     assert feed.cursor == Cursor(7, 6)
 
 
-@pytest.mark.parametrize("token", ["x", "1.2", "1.2.3.4", "-1.2.3", "1.2.3 ", "", "1" * 17 + ".1.1"])
+@pytest.mark.parametrize(
+    "token", ["x", "1.2", "1.2.3.4", "-1.2.3", "1.2.3 ", "", "1" * 17 + ".1.1", "1.2.3~", "1.2.3~x", "1.2.3~x:", "1.2.3~X:1"]
+)
 def test_what_is_no_token_is_refused(token: str) -> None:
     with pytest.raises(errors.InvalidSpec, match="resume_token"):
         cursor.parse(token)
@@ -213,4 +218,60 @@ def test_what_is_no_token_is_refused(token: str) -> None:
 
 @given(some.integers(0, 2**64 - 1), some.integers(0, 2**63 - 1), some.integers(0, 2**32 - 1))
 def test_token_says_what_it_was_made_of(cluster_id: int, revision: int, told: int) -> None:
-    assert cursor.parse(Cursor(cluster_id, revision, told).token) == Cursor(cluster_id, revision, told)
+    at = Cursor(cluster_id, revision, told)
+    assert cursor.parse(at.token) == Place(at)
+    place = Place(at, {"nsmanager": "1f.2", "healthcheck": "3"})
+    assert cursor.parse(place.token) == place
+    # Of a service that has not been heard yet there is nothing to say.
+    assert cursor.parse(Place(at, {"nsmanager": ""}).token) == Place(at)
+
+
+class _Forgetful:
+    """A store that throws its history away while it is read: as much of the Protocol as events need."""
+
+    def __init__(self) -> None:
+        self.revision = 2
+
+    async def list(self, _prefix: str, *, revision: int = 0) -> store.Listing:
+        return store.Listing((), revision or self.revision, cluster_id=7)
+
+    async def watch(self, _prefix: str, revision: int, **_more: object) -> AsyncGenerator[store.Batch, None]:
+        yield store.Batch((), revision)
+        yield store.Batch((_change(NSMANAGER.desired(f"routeTables/t{revision}"), None, revision=revision + 1),), revision + 1)
+        self.revision += 40
+        raise store.Compacted
+
+
+async def test_events_that_were_thrown_away_before_they_were_read_are_told_as_missed() -> None:
+    events = Stored(_Forgetful(), KEYS).events(None)  # type: ignore[arg-type] # as much of a store as it needs
+    told: list[str] = []
+    while len(told) < 4:
+        step = await anext(events)
+        if step.event is not None:
+            told.append(step.event.name or f"missed {step.event.missed.count}, now {step.at}")
+    await events.aclose()
+    assert told == [
+        "routeTables/t2",
+        f"missed 39, now {Cursor(7, 42)}",
+        "routeTables/t42",
+        f"missed 39, now {Cursor(7, 82)}",
+    ]
+
+
+async def _source(*steps: int, ends: asyncio.Event) -> AsyncGenerator[int, None]:
+    try:
+        for step in steps:
+            yield step
+        await asyncio.Event().wait()
+    finally:
+        ends.set()
+
+
+async def test_sources_are_read_side_by_side_at_most_one_step_ahead_and_all_end_together() -> None:
+    ends = [asyncio.Event() for _ in range(3)]
+    sources = [_source(0, ends=ends[0]), _source(1, 2, 3, ends=ends[1]), _source(11, 12, ends=ends[2])]
+    async with merged(sources) as (first, steps):
+        assert first == [0, 1, 11]
+        heard = sorted([await anext(steps) for _ in range(3)])
+    assert heard == [2, 3, 12]
+    assert all(end.is_set() for end in ends)

@@ -1,92 +1,98 @@
-"""Listens to what changes in the namespace and says in which ways, not what: whoever is told looks again.
+"""What changes in the namespace: that something did, for whoever looks again then, and what did, for those who watch.
 
-Called by the agent's server. Messages are not decoded: a storm costs a header each, and many changes become one event. Neighbours
-that the kernel learns and forgets by itself are not even received.
+Called by the agent's server. Of the first, many changes become one word; in a storm of changes the next word takes ever longer,
+so that nobody looks without end. Of the second, each change is told in order; neighbours that the kernel learns and forgets by
+itself are told, and wake nobody.
 """
 
 import asyncio
-import errno
-import socket
-import struct
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal, cast
 
 from pyroute2.netlink import rtnl
 
-from crossns import operation
-from services.nsmanager.agent import bpf
+from crossns import kernel, operation
+from services.nsmanager.agent.change import Changes
+from services.nsmanager.agent.ear import Ear, Heard
+from services.nsmanager.agent.journal import Journal
 
-# Changes that follow each other this closely are told together.
+# Changes that follow each other this closely are one word.
 _DEBOUNCE_S = 0.004
-_GROUPS = (
-    rtnl.RTMGRP_LINK
-    | rtnl.RTMGRP_IPV4_IFADDR
-    | rtnl.RTMGRP_IPV6_IFADDR
-    | rtnl.RTMGRP_IPV4_ROUTE
-    | rtnl.RTMGRP_IPV6_ROUTE
-    | rtnl.RTMGRP_IPV4_RULE
-    | rtnl.RTMGRP_IPV6_RULE
-    | rtnl.RTMGRP_NEIGH
-)
-_BUFFER = 64 * 1024
-# One turn of the loop reads at most this many messages: answers come in between.
-_TURN = 64
-_HEADER = struct.Struct("IH")
+# How long a storm is not spoken of again: it doubles until the storm is over.
+_STORM_MIN_S, _STORM_MAX_S = 0.05, 1.0
 
 Kind = Literal["link", "address", "route", "rule", "neighbor", "overrun"]
-_KINDS: dict[int, Kind] = {
-    rtnl.RTM_NEWLINK: "link",
-    rtnl.RTM_DELLINK: "link",
-    rtnl.RTM_NEWADDR: "address",
-    rtnl.RTM_DELADDR: "address",
-    rtnl.RTM_NEWROUTE: "route",
-    rtnl.RTM_DELROUTE: "route",
-    rtnl.RTM_NEWRULE: "rule",
-    rtnl.RTM_DELRULE: "rule",
-    rtnl.RTM_NEWNEIGH: "neighbor",
-    rtnl.RTM_DELNEIGH: "neighbor",
-}
+
+
+@dataclass(frozen=True, slots=True)
+class _Topic:
+    """What one ear listens to. `wakes`: somebody has to look again; `is_told`: the changes themselves are told."""
+
+    kind: Kind
+    groups: int
+    wakes: bool = True
+    is_told: bool = True
+
+
+_TOPICS = (
+    _Topic("link", rtnl.RTMGRP_LINK),
+    _Topic("address", rtnl.RTMGRP_IPV4_IFADDR | rtnl.RTMGRP_IPV6_IFADDR),
+    _Topic("route", rtnl.RTMGRP_IPV4_ROUTE | rtnl.RTMGRP_IPV6_ROUTE),
+    _Topic("rule", rtnl.RTMGRP_IPV4_RULE | rtnl.RTMGRP_IPV6_RULE, is_told=False),
+    # Two: a scan of a network is thousands of neighbours, among which nobody shall have to look for ours.
+    _Topic("neighbor", rtnl.RTMGRP_NEIGH, is_told=False),
+    _Topic("neighbor", rtnl.RTMGRP_NEIGH, wakes=False),
+)
 
 
 class Events:
     """`notify` gets one event for each burst; "overrun" says that the kernel dropped messages (netlink(7), ENOBUFS)."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, notify: Callable[[operation.Event], None]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, notify: Callable[[operation.Event], None], journal: Journal) -> None:
         self._loop = loop
         self._notify = notify
+        self._journal = journal
+        self._changes = Changes()
         self._kinds: set[Kind] = set()
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
-        self._socket.settimeout(0)
-        bpf.attach(self._socket)
-        self._socket.bind((0, _GROUPS))
-        loop.add_reader(self._socket.fileno(), self._read)
+        self._due: asyncio.TimerHandle | None = None
+        # Kinds that are in a storm since the last word, and how long those of the word before wait for their next.
+        self._storms: set[Kind] = set()
+        self._rests_s: dict[Kind, float] = {}
+        self._ears = {topic: Ear(loop, topic.groups, self._listen, learned=not topic.wakes) for topic in _TOPICS}
 
     def close(self) -> None:
-        self._loop.remove_reader(self._socket.fileno())
-        self._socket.close()
+        for ear in self._ears.values():
+            ear.close()
 
-    def _read(self) -> None:
-        had_none = not self._kinds
-        for _ in range(_TURN):
-            try:
-                self._note(self._socket.recv(_BUFFER))
-            except BlockingIOError:
-                break
-            except OSError as error:
-                if error.errno != errno.ENOBUFS:
-                    raise
-                self._kinds.add("overrun")
-        if had_none and self._kinds:
-            self._loop.call_later(_DEBOUNCE_S, self._tell)
+    def _listen(self) -> None:
+        """To all of them in order, whichever it was: what is said of a link is understood by what was said of it before."""
+        for topic, ear in self._ears.items():
+            heard = ear.read()
+            if heard is not None:
+                self._hear(topic, heard)
 
-    def _note(self, messages: bytes) -> None:
-        offset = 0
-        while offset + _HEADER.size <= len(messages):
-            size, kind = _HEADER.unpack_from(messages, offset)
-            if kind in _KINDS:
-                self._kinds.add(_KINDS[kind])
-            offset += (max(size, _HEADER.size) + 3) & ~3
+    def _hear(self, topic: _Topic, heard: Heard) -> None:
+        if topic.is_told:
+            changes = [change for message in heard.messages for change in self._changes.read(message)]
+            self._journal.add(cast("kernel.Kind", topic.kind), changes, heard.missed)
+        if topic.wakes:
+            self._kinds |= {topic.kind, "overrun"} if heard.overrun else {topic.kind}
+            if heard.missed:
+                self._storms.add(topic.kind)
+            self._tell_in(self._rests_s.get(topic.kind, _DEBOUNCE_S))
+
+    def _tell_in(self, delay_s: float) -> None:
+        """The earliest time counts: a quiet kind does not wait for a storm of another."""
+        when = self._loop.time() + delay_s
+        if self._due is None or when < self._due.when():
+            if self._due is not None:
+                self._due.cancel()
+            self._due = self._loop.call_at(when, self._tell)
 
     def _tell(self) -> None:
-        kinds, self._kinds = self._kinds, set()
+        kinds, self._kinds, self._due = self._kinds, set(), None
+        rests_s = {kind: 2 * self._rests_s.get(kind, 0.0) for kind in self._storms}
+        self._rests_s = {kind: min(max(rest_s, _STORM_MIN_S), _STORM_MAX_S) for kind, rest_s in rests_s.items()}
+        self._storms.clear()
         self._notify(operation.Changed(kinds=cast("tuple[Kind, ...]", tuple(sorted(kinds)))))

@@ -5,7 +5,7 @@ Called by the agent for `Dump` and before each change, since names are resolved 
 
 import ipaddress
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -52,7 +52,7 @@ def sysctl_path(name: str) -> Path:
 def links(rtnl: Rtnl) -> list[operation.Link]:
     found = _dumped_links(rtnl)
     by_index = {message["index"]: message.get_attr("IFLA_IFNAME") for message in found}
-    return [_link(message, by_index) for message in found]
+    return [link_of(message, by_index) for message in found]
 
 
 def link(rtnl: Rtnl, name: str) -> operation.Link | None:
@@ -76,7 +76,7 @@ def _altnames(message: nlmsg) -> list[str]:
     return properties.get_attrs("IFLA_ALT_IFNAME") if properties else []
 
 
-def _link(message: nlmsg, by_index: dict[int, str]) -> operation.Link:
+def link_of(message: nlmsg, by_index: Mapping[int, str]) -> operation.Link:
     altnames = _altnames(message)
     was = next((name for name in altnames if name.startswith(operation.WAS_PREFIX)), "")
     information = message.get_attr("IFLA_LINKINFO")
@@ -92,7 +92,7 @@ def _link(message: nlmsg, by_index: dict[int, str]) -> operation.Link:
         carrier=bool(message.get_attr("IFLA_CARRIER")),
         mark=next((name for name in altnames if name.startswith(operation.MARK_PREFIX)), ""),
         was=was.removeprefix(operation.WAS_PREFIX),
-        master=by_index.get(message.get_attr("IFLA_MASTER"), ""),
+        master=by_index.get(message.get_attr("IFLA_MASTER") or 0, ""),
         parent_index=message.get_attr("IFLA_LINK") or 0,
         attributes=kind.observed(kernel_kind, content) if content else {},
         sysctls=_sysctls(message),
@@ -113,17 +113,17 @@ def _sysctls(message: nlmsg) -> dict[str, str]:
 
 
 def addresses(rtnl: Rtnl, by_index: dict[int, str]) -> list[operation.Address]:
-    return [_address(message, by_index) for message in rtnl.dump(RTM_GETADDR, ifaddrmsg()) if message["index"] in by_index]
+    return [address_of(message, by_index) for message in rtnl.dump(RTM_GETADDR, ifaddrmsg()) if message["index"] in by_index]
 
 
 def addresses_of(rtnl: Rtnl, found: operation.Link) -> list[operation.Address]:
     """Of one link: the kernel filters."""
     request = ifaddrmsg()
     request["index"] = found.index
-    return [_address(message, {found.index: found.name}) for message in rtnl.dump(RTM_GETADDR, request)]
+    return [address_of(message, {found.index: found.name}) for message in rtnl.dump(RTM_GETADDR, request)]
 
 
-def _address(message: nlmsg, by_index: dict[int, str]) -> operation.Address:
+def address_of(message: nlmsg, by_index: Mapping[int, str]) -> operation.Address:
     # IFA_ADDRESS is the peer's on a point-to-point link (pyroute2, ifaddrmsg).
     local = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
     prefix = f"{ipaddress.ip_address(local)}/{message['prefixlen']}"
@@ -137,14 +137,19 @@ def routes(rtnl: Rtnl, by_index: dict[int, str]) -> list[operation.Route]:
     request["family"] = socket.AF_UNSPEC
     request["proto"] = operation.ROUTE_PROTOCOL
     found = [message for message in rtnl.dump(RTM_GETROUTE, request) if _is_ours(message)]
-    return [_route(message, by_index) for message in found]
+    return [route_of(message, by_index) for message in found]
 
 
 def _is_ours(message: nlmsg) -> bool:
-    return message["proto"] == operation.ROUTE_PROTOCOL and message["type"] in _RTN_NAMES and not message["flags"] & _RTM_F_CLONED
+    return message["proto"] == operation.ROUTE_PROTOCOL and is_route(message)
 
 
-def _route(message: nlmsg, by_index: dict[int, str]) -> operation.Route:
+def is_route(message: nlmsg) -> bool:
+    """Not one of the kernel's own, such as those to the table's addresses and of its caches."""
+    return message["type"] in _RTN_NAMES and not message["flags"] & _RTM_F_CLONED
+
+
+def route_of(message: nlmsg, by_index: Mapping[int, str]) -> operation.Route:
     everywhere = "::" if message["family"] == socket.AF_INET6 else "0.0.0.0"
     destination = ipaddress.ip_address(message.get_attr("RTA_DST") or everywhere)
     name: Any = _RTN_NAMES[message["type"]]
@@ -157,7 +162,7 @@ def _route(message: nlmsg, by_index: dict[int, str]) -> operation.Route:
     )
 
 
-def _next_hops(message: nlmsg, by_index: dict[int, str]) -> Iterable[operation.NextHop]:
+def _next_hops(message: nlmsg, by_index: Mapping[int, str]) -> Iterable[operation.NextHop]:
     hops = message.get_attr("RTA_MULTIPATH")
     if not hops:
         gateway, index = _gateway(message), message.get_attr("RTA_OIF")

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from crossns import entry, errors, operation, sysctl
+from crossns import entry, errors, kernel, operation, sysctl
 from crossns.listener import OpenListener
 from services.nsmanager.agent import (
     addresses,
@@ -24,6 +24,7 @@ from services.nsmanager.agent import (
     routes,
     rules,
 )
+from services.nsmanager.agent.journal import Journal
 from services.nsmanager.agent.rtnl import Rtnl
 from services.nsmanager.agent.target import Tables
 from services.nsmanager.launcher import session
@@ -33,6 +34,8 @@ DUTIES: dict[type[operation.Message], frozenset[str] | None] = {
     operation.Dump: None,
     operation.ReadCounters: None,
     operation.Statistics: None,
+    kernel.Subscribe: _NSMANAGER,
+    kernel.Acknowledge: _NSMANAGER,
     # Not a change of the namespace, but power over what leaves it.
     operation.OpenSocket: frozenset({"nsmanager", "proxy"}),
     OpenListener: frozenset({"gateway"}),
@@ -58,9 +61,12 @@ _KINDS = {"stream": socket.SOCK_STREAM, "dgram": socket.SOCK_DGRAM}
 
 
 class Operations:
-    def __init__(self, rtnl: Rtnl, tables: Tables, later: Callable[[float, Callable[[], None]], object]) -> None:
+    def __init__(
+        self, rtnl: Rtnl, tables: Tables, journal: Journal, later: Callable[[float, Callable[[], None]], object]
+    ) -> None:
         self._rtnl = rtnl
         self._tables = tables
+        self._journal = journal
         self._later = later
 
     def dispatch(self, wanted: Any, answer: session.Answer) -> None:
@@ -75,6 +81,12 @@ class Operations:
                 answer(None, (self._open_socket(wanted),))
             case OpenListener():
                 answer(None, (listeners.opened(self._rtnl, wanted).detach(),))
+            case kernel.Subscribe():
+                answer(None)
+                self._journal.subscribe()
+            case kernel.Acknowledge(number=number):
+                answer(None)
+                self._journal.acknowledge(number)
             case _:
                 self._change(wanted)
                 answer(None)

@@ -13,7 +13,17 @@ from collections.abc import Iterator
 from typing import Any
 
 from pyroute2.netlink import nlmsg
-from pyroute2.netlink.rtnl import RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNEIGH, RTM_NEWROUTE, RTM_NEWRULE
+from pyroute2.netlink.rtnl import (
+    RTM_DELADDR,
+    RTM_DELLINK,
+    RTM_DELNEIGH,
+    RTM_DELROUTE,
+    RTM_NEWADDR,
+    RTM_NEWLINK,
+    RTM_NEWNEIGH,
+    RTM_NEWROUTE,
+    RTM_NEWRULE,
+)
 from pyroute2.netlink.rtnl.fibmsg import fibmsg
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
@@ -34,6 +44,7 @@ _NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK = 10, 11, 12
 
 _HEADER = struct.Struct("IHHII")
 _CLASSES = {RTM_NEWLINK: ifinfmsg, RTM_NEWADDR: ifaddrmsg, RTM_NEWROUTE: rtmsg, RTM_NEWRULE: fibmsg, RTM_NEWNEIGH: ndmsg}
+_CLASSES |= {RTM_DELLINK: ifinfmsg, RTM_DELADDR: ifaddrmsg, RTM_DELROUTE: rtmsg, RTM_DELNEIGH: ndmsg}
 # The kernel's dump messages are at most 32 KiB.
 _BUFFER = 256 * 1024
 # A dump that others keep changing under our hands: after that many tries it is a busy namespace, tried again later.
@@ -117,14 +128,15 @@ class Rtnl:
                         yield flags, None
                         return
                     is_held = received.find(holding, offset, offset + size) >= 0
-                    yield flags, self._decoded(kind, received, offset) if is_held else None
+                    yield flags, decoded(kind, received, offset) if is_held else None
                 offset += (size + 3) & ~3
 
-    @staticmethod
-    def _decoded(kind: int, received: bytes, offset: int) -> nlmsg:
-        reply = _CLASSES[kind](received, offset=offset)
-        reply.decode()
-        return reply
+
+def decoded(kind: int, received: bytes, offset: int = 0) -> nlmsg:
+    """The message of that kind that begins there."""
+    message = _CLASSES[kind](received, offset=offset)
+    message.decode()
+    return message
 
 
 def _check(reply: bytes, flags: int) -> None:

@@ -10,6 +10,7 @@ import socket
 from crossns.layout import Layout
 from services.nsmanager.agent import links, operations
 from services.nsmanager.agent.events import Events
+from services.nsmanager.agent.journal import Journal
 from services.nsmanager.agent.rtnl import Rtnl
 from services.nsmanager.agent.target import Tables
 from services.nsmanager.launcher import session
@@ -29,10 +30,11 @@ async def _serve(listener: socket.socket, layout: Layout, tables: Tables) -> Non
     tally = session.Tally()
     rtnl = Rtnl(tally)
     links.sweep(rtnl)
-    dispatch = operations.Operations(rtnl, tables, loop.call_later).dispatch
+    journal = Journal(lambda news: sessions.notify(news, "nsmanager"))
+    dispatch = operations.Operations(rtnl, tables, journal, loop.call_later).dispatch
     charter = session.Charter(operations.DUTIES, operations.CHANGES, layout.process_of, Fence(layout.fence_dir), dispatch)
     sessions = session.Sessions(loop, listener, charter, tally)
-    events = Events(loop, sessions.notify)
+    events = Events(loop, sessions.notify, journal)
     await stop.wait()
     events.close()
     sessions.close()

@@ -62,11 +62,18 @@ class Agent:
 
 
 class Agents:
-    """`exited(table, pid)` is called when one ended that nobody sent away."""
+    """`started(table, pid, restarts)` is called when one answers, `exited(table, pid)` when one ended that nobody sent away."""
 
-    def __init__(self, reactor: Reactor, directory: Path, exited: Callable[[str, int], None]) -> None:
+    def __init__(
+        self,
+        reactor: Reactor,
+        directory: Path,
+        started: Callable[[str, int, int], None],
+        exited: Callable[[str, int], None],
+    ) -> None:
         self._reactor = reactor
         self._records = directory
+        self._started = started
         self._exited = exited
         self._agents: dict[str, Agent] = {}
         self._zygote: socket.socket | None = None
@@ -109,24 +116,36 @@ class Agents:
         _settle(agent, errors.AgentUnavailable("AGENT_UNAVAILABLE", f"{table} is being destroyed"))
         if agent.timer:
             agent.timer.cancel()
-        if agent.watched:
+        if self._find(agent) and agent.watched:
             agent.leaving = gone
             agent.watched.end()
         else:
-            gone()
+            # It may be coming up, unrecorded yet: found by its record later, it is killed then.
+            del self._agents[table]
+            self._reactor.call_later(_READY_S, lambda: self._clear(table, cookie))
+            done()
 
     def _record(self, table: str, cookie: int) -> Path:
         return self._records / f"{table}.{cookie}"
 
     def _adopt(self, agent: Agent) -> bool:
+        """Whether an agent of the namespace lives: it is watched from now on, and told of."""
+        if not self._find(agent):
+            return False
+        self._started(agent.fork.table, agent.pid, agent.restarts)
+        _settle(agent, None)
+        return True
+
+    def _find(self, agent: Agent) -> bool:
         """Whether an agent of the namespace lives; it is watched from now on."""
+        if agent.watched:
+            return True
         found = records.find(self._record(agent.fork.table, agent.fork.cookie))
         if found is None:
             return False
         process, fd = found
         agent.pid, agent.since = process.pid, time.monotonic()
         agent.watched = watch.Watch(self._reactor, fd, lambda _status: self._on_end(agent))
-        _settle(agent, None)
         return True
 
     def _await(self, agent: Agent, done: Done) -> None:
@@ -191,12 +210,17 @@ class Agents:
             _kill(path)
 
     def _on_ready(self, ready: Ready) -> None:
+        # Where its table was destroyed while it was coming up.
+        self._clear(ready.table, ready.cookie)
         agent = self._agents.get(ready.table)
-        if agent is None or agent.fork.cookie != ready.cookie:
-            # Its table was destroyed while it was coming up.
-            _kill(self._record(ready.table, ready.cookie))
-        elif not agent.pid and self._adopt(agent) and agent.timer:
+        if agent and agent.fork.cookie == ready.cookie and not agent.pid and self._adopt(agent) and agent.timer:
             agent.timer.cancel()
+
+    def _clear(self, table: str, cookie: int) -> None:
+        """Kill an agent that nobody wants any more."""
+        agent = self._agents.get(table)
+        if agent is None or agent.fork.cookie != cookie:
+            _kill(self._record(table, cookie))
 
     def _on_end(self, agent: Agent) -> None:
         pid, agent.pid, agent.watched = agent.pid, 0, None

@@ -44,7 +44,7 @@ class Launcher:
         self._loop = Loop()
         self._tally = session.Tally()
         self._namespaces = Namespaces(layout)
-        self._agents = agents.Agents(self._loop, place.agent_records(layout), self._on_agent_exit)
+        self._agents = agents.Agents(self._loop, place.agent_records(layout), self._on_agent_start, self._on_agent_exit)
         self._engine = Engine(self._loop, layout, self._on_engine_exit, self._on_engine_reload)
         self._cookie = netns.cookie()
         self._sessions: session.Sessions | None = None
@@ -168,6 +168,9 @@ class Launcher:
             agent_pid=pid,
             agent_restarts=restarts,
         )
+
+    def _on_agent_start(self, table: str, pid: int, restarts: int) -> None:
+        self._notify(operation.AgentStarted(table=table, pid=pid, restarts=restarts))
 
     def _on_agent_exit(self, table: str, pid: int) -> None:
         self._notify(operation.AgentExited(table=table, pid=pid))

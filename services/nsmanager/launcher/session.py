@@ -93,11 +93,11 @@ class Sessions:
         for session in list(self._open):
             self._drop(session)
 
-    def notify(self, event: operation.Event) -> None:
-        """Push an event to every service that has introduced itself."""
+    def notify(self, event: operation.Event, to: str = "") -> None:
+        """Push an event to every service that has introduced itself, or to the one named."""
         frame = wire.encode(operation.Notice(event))
         for session in list(self._open):
-            if session.service:
+            if session.service and to in {"", session.service}:
                 self._send(session, frame)
 
     def _accept(self) -> None:

@@ -1,0 +1,240 @@
+"""Events of the kernel and of agents, from where they happen to a client of the API: whose they are, what a storm costs."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+from google.protobuf.json_format import MessageToDict
+
+from crossns import operation, proc
+from crossns.agent import Agent
+from crossns.testing.device import Device, doc, wait_until
+from crossns.testing.lab import Cable, Lab
+from crossns.v1 import events_pb2, events_pb2_grpc, route_table_pb2
+from tests.kernel.view import table_with_card
+
+pytestmark = [pytest.mark.kernel, pytest.mark.asyncio(loop_scope="module")]
+
+PATIENCE_S = 20.0
+LINK, ADDRESS, ROUTE, NEIGHBOR, AGENT = (
+    events_pb2.EVENT_KIND_LINK,
+    events_pb2.EVENT_KIND_ADDRESS,
+    events_pb2.EVENT_KIND_ROUTE,
+    events_pb2.EVENT_KIND_NEIGHBOR,
+    events_pb2.EVENT_KIND_AGENT,
+)
+MISSED, DELETED, STOPPED = events_pb2.EVENT_TYPE_MISSED, events_pb2.EVENT_TYPE_DELETED, events_pb2.EVENT_TYPE_STOPPED
+# A core's share that an agent may take in a storm.
+SHARE_MAX = 0.5
+STORM = 20_000
+
+
+class Watching:
+    """A call of Watch that stands."""
+
+    def __init__(self, device: Device, **request: object) -> None:
+        stub = events_pb2_grpc.EventsStub(device.client.channel)
+        self.call = stub.Watch(events_pb2.WatchRequest(**request), timeout=PATIENCE_S * 3)  # type: ignore[arg-type] # by name
+
+    async def until(self, is_wanted: Callable[[events_pb2.Event], bool]) -> list[events_pb2.Event]:
+        """Everything up to the event that is waited for."""
+        told: list[events_pb2.Event] = []
+        async with asyncio.timeout(PATIENCE_S):
+            while not told or not is_wanted(told[-1]):
+                event = await self.call.read()
+                assert isinstance(event, events_pb2.Event), told
+                told.append(event)
+        return told
+
+
+@contextlib.asynccontextmanager
+async def watching(device: Device, **request: object) -> AsyncIterator[Watching]:
+    watch = Watching(device, **request)
+    await watch.call.initial_metadata()
+    yield watch
+    watch.call.cancel()
+
+
+def link_is_up(name: str) -> Callable[[events_pb2.Event], bool]:
+    return lambda event: event.link.link == name and event.link.up
+
+
+def change(event: events_pb2.Event) -> dict[str, object]:
+    """What it says, without what differs from run to run."""
+    said = MessageToDict(event)
+    for field in ("time", "resumeToken", "service", "kind"):
+        said.pop(field, None)
+    return said
+
+
+def cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def asked(device: Device, table: str) -> int:
+    """How many operations the agent was asked for."""
+    session = await Agent.connect(device.layout.agent_socket(table), "observer", operation.Token(0, 0))
+    try:
+        counted = await session.call(operation.Statistics())
+    finally:
+        await session.close()
+    assert isinstance(counted, operation.Counters)
+    return counted.operations
+
+
+async def batch(table: str, *lines: str) -> None:
+    (await proc.run(["ip", "-netns", table, "-force", "-batch", "-"], stdin="\n".join(lines))).check()
+
+
+async def test_what_the_kernel_tells_is_an_event_of_its_table_and_of_no_other(device: Device) -> None:
+    await device.apply(doc("routeTables/a"), doc("routeTables/b"))
+    async with watching(device, kinds=[LINK, ADDRESS, ROUTE, NEIGHBOR]) as everything:
+        await batch(
+            "a",
+            "link add t0 type bridge",
+            "link set t0 up",
+            "address add 10.9.0.1/24 dev t0",
+            "route add 10.10.0.0/16 via 10.9.0.2",
+            "neigh add 10.9.0.3 lladdr 02:00:00:00:00:03 dev t0",
+            "neigh del 10.9.0.3 dev t0",
+            "route del 10.10.0.0/16",
+            "link del t0",
+        )
+        await batch("b", "link add last type bridge", "link set last up")
+        told = await everything.until(link_is_up("last"))
+        await batch("b", "link del last")
+    mine = [event for event in told if event.route_tables == ["routeTables/a"]]
+    assert {tuple(event.route_tables) for event in told} == {("routeTables/a",), ("routeTables/b",)}
+    assert all(event.time.seconds > 0 for event in told)
+    up = next(event for event in mine if event.link.up)
+    assert (up.link.link, up.link.link_kind, up.link.interface) == ("t0", "bridge", "")
+    route = {
+        "destination": "10.10.0.0/16",
+        "kernelTable": "254",
+        "routeType": "unicast",
+        "gateways": ["10.9.0.2"],
+        "links": ["t0"],
+    }
+    neighbor = {"link": "t0", "address": "10.9.0.3", "macAddress": "02:00:00:00:00:03", "state": "permanent"}
+    address = {"link": "t0", "prefix": "10.9.0.1/24"}
+    said = [change(event) for event in mine]
+    for wanted in (
+        {"type": "EVENT_TYPE_UPDATED", "address": address},
+        {"type": "EVENT_TYPE_DELETED", "address": address},
+        {"type": "EVENT_TYPE_UPDATED", "route": route},
+        {"type": "EVENT_TYPE_DELETED", "route": route},
+        {"type": "EVENT_TYPE_UPDATED", "neighbor": neighbor},
+    ):
+        assert {**wanted, "routeTables": ["routeTables/a"]} in said
+    assert (DELETED, "t0") in {(event.type, event.link.link) for event in mine}
+
+
+async def test_reader_gets_the_tables_and_kinds_that_he_asked_for(device: Device, lab: Lab) -> None:
+    await lab.host("h", Cable("card-a"), ["10.0.0.6/24"])
+    await device.apply(doc("routeTables/b"))
+    async with watching(device, kinds=[LINK], route_tables=["routeTables/a"]) as links:
+        await device.apply(*table_with_card("a", "card-a", "10.0.0.1/24"))
+        await batch("b", "link add t0 type bridge", "link set t0 up", "address add 10.9.0.1/24 dev t0", "link del t0")
+        await batch("a", "link add t1 type bridge", "link set t1 up")
+        told = await links.until(link_is_up("t1"))
+        await batch("a", "link del t1")
+    assert {event.kind for event in told} == {LINK}
+    assert {tuple(event.route_tables) for event in told} == {("routeTables/a",)}
+    lan = [event.link for event in told if event.link.link == "lan"]
+    assert (lan[-1].interface, lan[-1].up) == ("interfaces/a-lan", True)
+
+
+async def test_storm_in_one_table_is_counted_costs_little_and_hides_nothing(
+    device: Device, count: Callable[[int, int], int]
+) -> None:
+    """As much as `ip` can say: many times what can be told, and what the kernel keeps for a reader."""
+    await device.apply(doc("routeTables/a"), doc("routeTables/b"))
+    await batch("a", "link add t0 type bridge", "link set t0 up", "address add 192.0.2.1/24 dev t0")
+    pid = device.pid("agent a")
+    networks = [f"10.{n >> 8 & 255}.{n & 255}.0/24" for n in range(count(STORM, 200_000) // 2)]
+    storm = [f"route {verb} {network} dev t0" for network in networks for verb in ("add", "del")]
+    async with watching(device, kinds=[ROUTE, LINK]) as events:
+        await batch("b", "link add begin type bridge", "link set begin up")
+        await events.until(link_is_up("begin"))
+        questions, used_s, begun = await asked(device, "a"), cpu_s(pid), time.monotonic()
+        storming = asyncio.create_task(batch("a", *storm))
+        await batch("b", "link add during type bridge", "link set during up")
+        told = await events.until(link_is_up("during"))
+        await storming
+        # Links have an ear of their own: they are told in the very table.
+        await batch("a", "link add end type bridge", "link set end up")
+        told += await events.until(link_is_up("end"))
+        while (total := _total(told)) < len(storm):
+            told += await events.until(lambda event: event.kind == ROUTE)
+        took_s, used_s, questions = time.monotonic() - begun, cpu_s(pid) - used_s, await asked(device, "a") - questions
+    await batch("a", "link del t0", "link del end")
+    await batch("b", "link del begin", "link del during")
+    missed = [event for event in told if event.type == MISSED]
+    assert {(event.kind, tuple(event.route_tables)) for event in missed} == {(ROUTE, ("routeTables/a",))}
+    assert all(event.missed.after_token and event.missed.after_token != event.resume_token for event in missed)
+    # A link that is up brings routes of its own.
+    assert 0 <= total - len(storm) <= 4
+    assert used_s <= SHARE_MAX * took_s
+    # Besides acknowledgements of what was told: whoever looks again rests ever longer.
+    assert questions - len(told) <= 40 + 10 * took_s
+
+
+def _total(told: list[events_pb2.Event]) -> int:
+    """Changes of the storm's routes, told or missed."""
+    routes = [event for event in told if event.kind == ROUTE and event.route_tables == ["routeTables/a"]]
+    return sum(event.missed.count if event.type == MISSED else event.route.destination.startswith("10.") for event in routes)
+
+
+async def test_agent_that_was_killed_is_told_and_tells_again(device: Device) -> None:
+    await device.apply(doc("routeTables/a"))
+    before = await restarts(device)
+    async with watching(device, route_tables=["routeTables/a"], kinds=[AGENT, LINK]) as events:
+        pid = await device.kill("agent a")
+        stopped, *_, started, missed = await events.until(lambda event: event.type == MISSED)
+        assert (stopped.type, stopped.agent.pid, stopped.name) == (STOPPED, pid, "routeTables/a")
+        assert (started.agent.pid, started.agent.restarts) == (device.pid("agent a"), before + 1)
+        assert missed.missed.message
+        await wait_until(lambda: is_listening(device, started.agent.pid))
+        # Without anybody's doing it is listened to again.
+        await batch("a", "link add t0 type bridge", "link set t0 up")
+        await events.until(link_is_up("t0"))
+        await batch("a", "link del t0")
+
+    async def is_counted() -> bool:
+        return await restarts(device) == before + 1
+
+    await wait_until(is_counted)
+
+
+async def restarts(device: Device) -> int:
+    table = await device.client.get("routeTables/a")
+    assert isinstance(table, route_table_pb2.RouteTable)
+    return table.status.agent_restarts
+
+
+def is_listening(device: Device, pid: int) -> bool:
+    """Whether the process has the netlink sockets of an agent, six that listen and one that asks."""
+    fds = Path(f"/proc/{pid}/fd")
+    inodes = {os.readlink(each) for each in fds.iterdir()}
+    lines = Path(f"/proc/{pid}/net/netlink").read_text(encoding="utf-8").splitlines()[1:]
+    return sum(f"socket:[{line.split()[-1]}]" in inodes for line in lines) == 7
+
+
+async def test_what_happens_while_nsmanager_is_away_is_told_when_it_is_back(device: Device) -> None:
+    await device.apply(doc("routeTables/a"))
+    async with watching(device, kinds=[LINK]) as events:
+        await batch("a", "link add begin type bridge", "link set begin up")
+        await events.until(link_is_up("begin"))
+        pid = device.pid("nsmanager")
+        os.kill(pid, signal.SIGSTOP)
+        await batch("a", "link add meanwhile type bridge", "link set meanwhile up")
+        os.kill(pid, signal.SIGKILL)
+        told = await events.until(link_is_up("meanwhile"))
+        await batch("a", "link del begin", "link del meanwhile")
+    assert MISSED in {event.type for event in told}
