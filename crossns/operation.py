@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from crossns import counter, entry, kernel, listener, message, sysctl
+from crossns import counter, entry, examination, kernel, listener, message, sysctl
 
 # The mark of what is ours: rtm_protocol of routes, IFA_PROTO of addresses (two values, so that a VIP is told from an
 # interface's own address). 0..31 are the kernel's and iproute2's; these are unassigned in rt_protos.
@@ -293,10 +293,13 @@ AgentOperation = (
     | kernel.Operation
     | OpenSocket
     | listener.OpenListener
+    | examination.Examine
     | Statistics
 )
 Request = Hello | LauncherOperation | AgentOperation
-Result = Welcome | Namespace | Namespaces | Engine | Engines | Counters | Snapshot | counter.KernelCounters
+Result = (
+    Welcome | Namespace | Namespaces | Engine | Engines | Counters | Snapshot | counter.KernelCounters | examination.Examination
+)
 
 
 class Fault(msgspec.Struct, frozen=True):

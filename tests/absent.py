@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from crossns import counter, errors
+from crossns import counter, errors, operation
 from services.nsmanager import servicer
 
 
@@ -16,6 +16,10 @@ class Absent:
 
 def statistics() -> servicer.Statistics:
     return servicer.Statistics(Absent(), lambda: ())
+
+
+async def ask(table: str, _wanted: operation.AgentOperation) -> operation.Result | None:
+    raise _unavailable(table)
 
 
 def _unavailable(whose: str) -> errors.AgentUnavailable:

@@ -8,6 +8,7 @@ both win, and a target never vanishes under one that refers to it. Nothing here 
 from crossns.registry import check
 from crossns.registry.check import contention, not_found
 from crossns.registry.options import Options, options_of
+from crossns.registry.prepared import Prepared, commit
 from crossns.registry.registry import ATTEMPTS, Registry
 
-__all__ = ["ATTEMPTS", "Options", "Registry", "check", "contention", "not_found", "options_of"]
+__all__ = ["ATTEMPTS", "Options", "Prepared", "Registry", "check", "commit", "contention", "not_found", "options_of"]

@@ -9,6 +9,7 @@ from crossns import errors, names, resource, store, telemetry
 from crossns.registry import check
 from crossns.registry.keyspace import Keyspace, TakenMeanwhile, View
 from crossns.registry.options import Options
+from crossns.registry.prepared import Prepared
 from crossns.resource import Claim, Draft, Kind, Resource
 
 # How often a write starts over when others write the same keys; each time one of the others got on.
@@ -103,22 +104,9 @@ class Registry:
                 raise check.not_found(name)
             if current.HasField("delete_time"):
                 return await self.get(name)
-            check.etag(options.etag, current)
-            self.kind.check_deletion(current)
-            current.delete_time.GetCurrentTime()
-            draft = self.kind.draft(current)
-            compares = [
-                *view.unchanged([self.keys.desired(name)]),
-                *self._space.unreferenced(name),
-                *self._unrepeated(options),
-            ]
-            effects = [
-                *await self._record(current, options),
-                store.Put(self.keys.claim("deleting", name), b""),
-                *(store.Delete(self.keys.ref(target, name)) for target in self._space.own_targets(draft)),
-            ]
+            prepared = await self._deletion(view, current, options)
             try:
-                revision = await self.store.commit(compares, [] if options.validate_only else effects)
+                revision = await self.store.commit(prepared.compares, [] if options.validate_only else prepared.effects)
             except store.Conflict as conflict:
                 check.unreferenced(name, conflict)
                 continue
@@ -127,6 +115,23 @@ class Registry:
                 continue
             return self._merged(store.Entry(self.keys.desired(name), _stored(current), 0, revision), {})
         raise check.contention(name)
+
+    async def _deletion(self, view: View, current: Resource, options: Options) -> Prepared:
+        check.etag(options.etag, current)
+        self.kind.check_deletion(current)
+        name, draft = current.name, self.kind.draft(current)
+        current.delete_time.GetCurrentTime()
+        compares = [
+            *view.unchanged([self.keys.desired(name)]),
+            *self._space.unreferenced(name),
+            *self._unrepeated(options),
+        ]
+        effects = [
+            *await self._record(current, options),
+            store.Put(self.keys.claim("deleting", name), b""),
+            *(store.Delete(self.keys.ref(target, name)) for target in self._space.own_targets(draft)),
+        ]
+        return Prepared(compares, effects, current)
 
     async def remove(self, name: str, fence: store.CreatedAt) -> bool:
         """Take a deleted resource out for good: desired, own status, claims, references. False while another service has a
@@ -169,27 +174,12 @@ class Registry:
     async def _write_anew(self, name: str, decide: Callable[[Resource | None], Resource], options: Options) -> Resource:
         for _ in range(ATTEMPTS):
             view, current = await self._current(name)
-            wanted = await self._completed(decide(current), current)
+            wanted = await self._completed(decide(current), current, self._admit)
             if current is not None and _is_same(current, wanted):
                 return await self.get(name)
-            before = self.kind.draft(current) if current is not None else Draft()
-            after = self.kind.draft(wanted)
-            more = [*self._space.claim_keys(before, after), *self._space.target_keys(after)]
-            view = view.with_entries(await self.store.get_many(more))
-            self._check_targets(view, after)
-            compares = [
-                *view.unchanged([self.keys.desired(name), *self._space.claim_keys(before, after)]),
-                *self._space.alive(after),
-                *self._unrepeated(options),
-            ]
             try:
-                effects = [
-                    *await self._record(wanted, options),
-                    *self._space.taken(view, after, name),
-                    *await self._given_back(view, before, after, name),
-                    *self._space.references(before, after, name),
-                ]
-                revision = await self.store.commit(compares, [] if options.validate_only else effects)
+                prepared = await self._written(view, current, wanted, options)
+                revision = await self.store.commit(prepared.compares, [] if options.validate_only else prepared.effects)
             except (store.Conflict, TakenMeanwhile):
                 continue
             except store.LeaseLost:
@@ -200,7 +190,46 @@ class Registry:
             return self._merged(store.Entry(self.keys.desired(name), _stored(wanted), 0, revision), statuses)
         raise check.contention(name)
 
-    async def _completed(self, wanted: Resource, current: Resource | None) -> Resource:
+    async def _written(self, view: View, current: Resource | None, wanted: Resource, options: Options) -> Prepared:
+        before = self.kind.draft(current) if current is not None else Draft()
+        after, name = self.kind.draft(wanted), wanted.name
+        more = [*self._space.claim_keys(before, after), *self._space.target_keys(after)]
+        view = view.with_entries(await self.store.get_many(more))
+        self._check_targets(view, after)
+        compares = [
+            *view.unchanged([self.keys.desired(name), *self._space.claim_keys(before, after)]),
+            *self._space.alive(after),
+            *self._unrepeated(options),
+        ]
+        effects = [
+            *await self._record(wanted, options),
+            *self._space.taken(view, after, name),
+            *await self._given_back(view, before, after, name),
+            *self._space.references(before, after, name),
+        ]
+        return Prepared(compares, effects, wanted)
+
+    async def prepared(self, wanted: Resource, options: Options) -> Prepared:
+        """One of several writes of one transaction: a resource that comes, or becomes another. It is not admitted: what admission
+        looks at may change in this very transaction, so whoever writes several has looked himself."""
+        view, current = await self._current(wanted.name)
+        if current is not None:
+            check.alive(current)
+            resource.check_immutable(self.kind, current, wanted)
+        return await self._written(view, current, await self._completed(wanted, current, _admit_all), options)
+
+    async def prepared_deletion(self, name: str) -> Prepared:
+        """One of several writes of one transaction: a deletion that is asked for."""
+        view, current = await self._current(name)
+        if current is None or current.HasField("delete_time"):
+            return Prepared(view.unchanged([self.keys.desired(name)]), [], current)
+        return await self._deletion(view, current, Options())
+
+    async def repeated(self, options: Options) -> bool:
+        """Whether the very request of `options` was carried out before."""
+        return await self._is_repeated(options)
+
+    async def _completed(self, wanted: Resource, current: Resource | None, admit: Admit) -> Resource:
         """What will be stored: checked, admitted, without output-only fields that clients sent, with times and generation."""
         result = self.kind.message(name=wanted.name, labels=wanted.labels)
         resource.overwrite(result.spec, wanted.spec)
@@ -208,7 +237,7 @@ class Registry:
             resource.overwrite(result.status, current.status)
         resource.check_labels(result.labels)
         self.kind.draft(result)
-        result = await self._admit(self, result, current)
+        result = await admit(self, result, current)
         result.update_time.GetCurrentTime()
         result.create_time.CopyFrom(current.create_time if current is not None else result.update_time)
         result.generation = current.generation if current is not None else 0

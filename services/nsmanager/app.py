@@ -25,12 +25,14 @@ async def build(context: Context) -> App:
     loop = Reconciler(rooms, context.backend, context.snapshot, context.keys, context.fence, registries)
     tables = servicer.RouteTables(registries, servicer.Statistics(device, world.units))
     await tables.ensure_built_in()
+    impacts = servicer.Impacts(registries, device.ask)
+    moves = servicer.Moves(registries, impacts)
     services: dict[str, rpc.Service] = {
         "crossns.v1.Events": (events_pb2_grpc.add_EventsServicer_to_server, Events(chronicle)),
         "crossns.v1.RouteTables": (route_table_pb2_grpc.add_RouteTablesServicer_to_server, tables),
         "crossns.v1.Interfaces": (
             interface_pb2_grpc.add_InterfacesServicer_to_server,
-            servicer.Interfaces(registries["interfaces"]),
+            servicer.Interfaces(registries["interfaces"], impacts, moves),
         ),
         "crossns.v1.Routes": (route_pb2_grpc.add_RoutesServicer_to_server, servicer.Routes(registries["routes"])),
         "crossns.v1.Rules": (rule_pb2_grpc.add_RulesServicer_to_server, servicer.Rules(registries["rules"])),
@@ -39,4 +41,4 @@ async def build(context: Context) -> App:
             servicer.Neighbors(registries["neighbors"]),
         ),
     }
-    return App(services, (device.run, loop.run))
+    return App(services, (device.run, loop.run, moves.run))

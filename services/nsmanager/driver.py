@@ -88,6 +88,10 @@ class Device:
             raise errors.InvariantError(f"the agent of {table} answered a count with {type(read).__name__}")
         return read
 
+    async def ask(self, table: str, wanted: operation.AgentOperation) -> operation.Result | None:
+        """What the agent of a table answers to a question that changes nothing."""
+        return await (await self._connected_agent(table)).call(wanted)
+
     async def agent_restarts(self) -> dict[str, int]:
         """By table, of every table that has a namespace."""
         return {each.table: each.agent_restarts for each in await self._namespaces("")}

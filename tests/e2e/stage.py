@@ -119,7 +119,9 @@ async def running(directory: Path) -> AsyncIterator[Stage]:
 
 
 def _services(registries: dict[str, Registry], chronicle: Chronicle) -> dict[str, dict[str, rpc.Service]]:
-    tables, links = nsmanager.RouteTables(registries, absent.statistics()), nsmanager.Interfaces(registries["interfaces"])
+    tables = nsmanager.RouteTables(registries, absent.statistics())
+    impacts = nsmanager.Impacts(registries, absent.ask)
+    links = nsmanager.Interfaces(registries["interfaces"], impacts, nsmanager.Moves(registries, impacts))
     routes, v_services = nsmanager.Routes(registries["routes"]), proxy.VServices(registries["vServices"])
     return {
         "nsmanager": {

@@ -234,7 +234,7 @@ def test_no_entry_stands_for_a_method_that_does_not_exist() -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_what_changes_something_is_for_admins_only(method: str) -> None:
     name = method.rsplit("/", 1)[1]
-    is_read = name.startswith(("Get", "List", "Watch", "Check", "Diff", "Export", "Wait", "ServerReflection"))
+    is_read = name.startswith(("Get", "List", "Watch", "Check", "Diff", "Export", "Wait", "Analyze", "ServerReflection"))
     viewer = rpc.Identity("v", "viewer")
     if is_read:
         rpc.by_role(viewer, method)

@@ -21,7 +21,7 @@ from services.nsmanager.agent.rtnl import Refused, Rtnl
 # linux/fib_rules.h, linux/neighbour.h
 FRA_PROTOCOL, NDA_PROTOCOL = 21, 12
 FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
-_FAMILY_NAMES = {number: name for name, number in FAMILIES.items()}
+FAMILY_NAMES = {number: name for name, number in FAMILIES.items()}
 ACTIONS = {"lookup": 1, "blackhole": 6, "unreachable": 7, "prohibit": 8}
 _ACTION_NAMES = {number: name for name, number in ACTIONS.items()}
 
@@ -47,11 +47,11 @@ def rules(rtnl: Rtnl) -> list[entry.Rule]:
 
 
 def _is_known(message: nlmsg) -> bool:
-    return message["family"] in _FAMILY_NAMES and message["action"] in _ACTION_NAMES
+    return message["family"] in FAMILY_NAMES and message["action"] in _ACTION_NAMES
 
 
 def _rule(message: nlmsg) -> entry.Rule:
-    family: Any = _FAMILY_NAMES[message["family"]]
+    family: Any = FAMILY_NAMES[message["family"]]
     action: Any = _ACTION_NAMES[message["action"]]
     return entry.Rule(
         family=family,
@@ -80,7 +80,7 @@ def neighbors(rtnl: Rtnl, by_index: dict[int, str]) -> list[entry.Neighbor]:
         neighbor(message, by_index)
         for message in found
         if message.get_attr("NDA_PROTOCOL") == entry.PROTOCOL
-        if message["family"] in _FAMILY_NAMES and message["ifindex"] in by_index
+        if message["family"] in FAMILY_NAMES and message["ifindex"] in by_index
     ]
 
 

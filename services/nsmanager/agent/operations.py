@@ -9,12 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from crossns import entry, errors, kernel, operation, sysctl
+from crossns import entry, errors, examination, kernel, operation, sysctl
 from crossns.listener import OpenListener
 from services.nsmanager.agent import (
     addresses,
     announce,
     count,
+    examine,
     links,
     listeners,
     move,
@@ -33,6 +34,7 @@ _NSMANAGER = frozenset({"nsmanager"})
 DUTIES: dict[type[operation.Message], frozenset[str] | None] = {
     operation.Dump: None,
     operation.ReadCounters: None,
+    examination.Examine: None,
     operation.Statistics: None,
     kernel.Subscribe: _NSMANAGER,
     kernel.Acknowledge: _NSMANAGER,
@@ -75,6 +77,8 @@ class Operations:
                 answer(observe.snapshot(self._rtnl))
             case operation.ReadCounters():
                 answer(count.counters())
+            case examination.Examine():
+                answer(examine.examine(self._rtnl, wanted))
             case operation.Statistics():
                 answer(self._rtnl.tally.counters())
             case operation.OpenSocket():

@@ -1,14 +1,42 @@
 """What must be done to a route table so that it is as desired: pure, in the order in which it must be done.
 
 `observed` is what the driver saw, `plan` the difference as operations, `report` what both say about each resource,
-`statistics` what an agent counted in the API's words, `news` what it told. The
-operations are the launcher's and agents' own messages, each with the resource for whose sake it is sent.
+`statistics` what an agent counted in the API's words, `news` what it told. `relocation` is what a move writes, `impact` what that
+touches (the difference of two `scene`s), `conflict` what it meets. The operations are the launcher's and agents' own messages,
+each with the resource for whose sake it is sent.
 """
 
+from services.nsmanager.plan.conflict import conflicts
+from services.nsmanager.plan.impact import awakened, items, resources, riders, unknown_again
 from services.nsmanager.plan.news import Told, events
 from services.nsmanager.plan.observed import At, Observed, Privileged
 from services.nsmanager.plan.order import plan
+from services.nsmanager.plan.relocation import Keep, Relocation, evacuation, move, pulled_back
 from services.nsmanager.plan.report import report
+from services.nsmanager.plan.scene import after, before, is_link_local
 from services.nsmanager.plan.statistics import statistics
 
-__all__ = ["At", "Observed", "Privileged", "Told", "events", "plan", "report", "statistics"]
+__all__ = [
+    "At",
+    "Keep",
+    "Observed",
+    "Privileged",
+    "Relocation",
+    "Told",
+    "after",
+    "awakened",
+    "before",
+    "conflicts",
+    "evacuation",
+    "events",
+    "is_link_local",
+    "items",
+    "move",
+    "plan",
+    "pulled_back",
+    "report",
+    "resources",
+    "riders",
+    "statistics",
+    "unknown_again",
+]

@@ -143,6 +143,8 @@ def _link(link: Link, desired: Desired, observed: Observed, failures: Failures) 
 def _route(route: Route, desired: Desired, observed: Observed, failures: Failures) -> route_pb2.RouteStatus:
     failure = failures.get(route.resource)
     reason, message = _found(failure, is_there=routes.is_present(route, desired, routes.find(route, observed)))
+    if reason == "IN_PROGRESS" and (interface := routes.elsewhere(route, desired)):
+        reason, message = _moved_away(interface, desired)
     return route_pb2.RouteStatus(
         observed_generation=route.generation,
         state=_state(reason, failure),

@@ -8,7 +8,7 @@ Key = tuple[str, int, int]
 
 
 def removed(desired: Desired, observed: Observed) -> tuple[At, ...]:
-    wanted = {_key(wish): _resolved(wish, desired) for wish in desired.routes}
+    wanted = {_key(wish): route for wish in desired.routes if (route := resolved(wish, desired)) is not None}
     return tuple(
         At(f"routeTables/{desired.id}", desired.id, operation.RemoveRoute(route=seen))
         for seen in (observed.snapshot.routes if observed.snapshot is not None else ())
@@ -21,18 +21,19 @@ def put(desired: Desired, observed: Observed) -> tuple[At, ...]:
     seen = {_key_seen(each): each for each in (observed.snapshot.routes if observed.snapshot is not None else ())}
     ordered = sorted(desired.routes, key=lambda wish: (-int(wish.destination.rsplit("/", 1)[1]), wish.resource))
     return tuple(
-        At(wish.resource, desired.id, operation.PutRoute(route=_resolved(wish, desired)))
+        At(wish.resource, desired.id, operation.PutRoute(route=route))
         for wish in ordered
-        if not is_present(wish, desired, seen.get(_key(wish)))
+        if (route := resolved(wish, desired)) is not None and not is_present(wish, desired, seen.get(_key(wish)))
     )
 
 
 def is_present(wish: Route, desired: Desired, seen: operation.Route | None) -> bool:
     """Whether the kernel's route is the wanted one. It names the link of every next hop, also where we left that to it."""
-    if seen is None or seen.kind != wish.kind:
+    wanted = resolved(wish, desired)
+    if seen is None or wanted is None or seen.kind != wish.kind:
         return False
     left = list(seen.next_hops) if wish.kind == "unicast" else []
-    for hop in _resolved(wish, desired).next_hops:
+    for hop in wanted.next_hops:
         match = next((each for each in left if _hop_fits(hop, each)), None)
         if match is None:
             return False
@@ -57,8 +58,17 @@ def _key_seen(seen: operation.Route) -> Key:
     return seen.destination, seen.kernel_table, seen.metric
 
 
-def _resolved(wish: Route, desired: Desired) -> operation.Route:
-    """With link names instead of interfaces. The weight of a single next hop means nothing to the kernel."""
+def elsewhere(wish: Route, desired: Desired) -> str:
+    """The first interface that a next hop names and that is not in the table; "" for none."""
+    named = (hop.interface for hop in wish.hops if hop.interface)
+    return next((interface for interface in named if desired.link_of(interface) is None), "")
+
+
+def resolved(wish: Route, desired: Desired) -> operation.Route | None:
+    """With link names instead of interfaces; None where one is not in the table: another link may have its name. The weight of a
+    single next hop means nothing to the kernel."""
+    if elsewhere(wish, desired):
+        return None
     single = len(wish.hops) == 1
     return operation.Route(
         destination=wish.destination,
@@ -68,7 +78,7 @@ def _resolved(wish: Route, desired: Desired) -> operation.Route:
         next_hops=tuple(
             operation.NextHop(
                 gateway=hop.gateway,
-                link=desired.all_links[hop.interface].name if hop.interface in desired.all_links else "",
+                link=desired.all_links[hop.interface].name if hop.interface else "",
                 weight=1 if single else hop.weight,
             )
             for hop in wish.hops

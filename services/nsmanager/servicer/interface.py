@@ -1,15 +1,19 @@
-"""Interfaces: the standard methods."""
+"""Interfaces: the standard methods, moves, and what a move would touch."""
 
 from typing import Any
 
 from crossns import standard
 from crossns.registry import Registry
 from crossns.v1 import interface_pb2, interface_pb2_grpc
+from services.nsmanager.servicer.impact import Impacts
+from services.nsmanager.servicer.move import Moves
 
 
 class Interfaces(interface_pb2_grpc.InterfacesServicer):
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, impacts: Impacts, moves: Moves) -> None:
         self._registry = registry
+        self._impacts = impacts
+        self._moves = moves
 
     async def GetInterface(self, request: Any, _context: Any) -> Any:
         return await standard.get(self._registry, request)
@@ -25,3 +29,9 @@ class Interfaces(interface_pb2_grpc.InterfacesServicer):
 
     async def DeleteInterface(self, request: Any, _context: Any) -> Any:
         return await standard.delete(self._registry, request)
+
+    async def AnalyzeImpact(self, request: Any, _context: Any) -> Any:
+        return (await self._impacts.of_move(request)).impact
+
+    async def Move(self, request: Any, _context: Any) -> Any:
+        return await self._moves.move(request)

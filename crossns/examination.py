@@ -1,0 +1,63 @@
+"""All that hangs on some links of a namespace, whoever put it there: what an agent finds when a link is about to leave.
+
+Pure values, the answer to `Examine`. A snapshot holds what is ours of a whole table; this holds everything of a few links.
+"""
+
+from crossns.message import Message
+
+
+class Examine(Message, frozen=True):
+    """Look at what hangs on `links`, and for the session between `local` and `remote`, "" for none. -> Examination"""
+
+    links: tuple[str, ...]
+    local: str = ""
+    remote: str = ""
+
+
+class Hop(Message, frozen=True):
+    gateway: str = ""
+    link: str = ""
+    weight: int = 1
+
+
+class Route(Message, frozen=True):
+    """A route that leads out of one of the links. `kind` is a name of RTN_*, `protocol` is rtm_protocol."""
+
+    destination: str
+    kernel_table: int
+    metric: int
+    kind: str
+    protocol: int
+    hops: tuple[Hop, ...]
+
+
+class Neighbor(Message, frozen=True):
+    """`learned`: the kernel found it out by itself, and forgets it by itself."""
+
+    link: str
+    address: str
+    mac: str = ""
+    proxy: bool = False
+    learned: bool = False
+    protocol: int = 0
+
+
+class Rule(Message, frozen=True):
+    """A rule that names a link: where packets come from, or (`is_output`) go to."""
+
+    family: str
+    priority: int
+    link: str
+    is_output: bool
+    protocol: int
+
+
+class Examination(Message, frozen=True):
+    """`sessions`: established TCP sessions of the namespace over addresses of the links; `carries_session`: whether the session
+    that was asked for goes over one of them."""
+
+    routes: tuple[Route, ...] = ()
+    neighbors: tuple[Neighbor, ...] = ()
+    rules: tuple[Rule, ...] = ()
+    sessions: int = 0
+    carries_session: bool = False

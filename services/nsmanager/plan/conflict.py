@@ -1,0 +1,82 @@
+"""What a move meets in its target, and what keeps the interface where it is.
+
+Pure. Called by the servicers. What blocks here is refused before anything is touched; the rest is said and left to the operator.
+"""
+
+import ipaddress
+from collections.abc import Iterator, Mapping
+
+from crossns import operation
+from crossns.resource import Resource
+from crossns.v1 import impact_pb2
+from services.nsmanager.model import Desired, Link, Route
+from services.nsmanager.plan.relocation import Relocation
+
+
+def conflicts(
+    link: Link, desired: Desired, snapshot: operation.Snapshot, relocation: Relocation, stored: Mapping[str, Resource]
+) -> list[impact_pb2.ImpactConflict]:
+    """`link` as it will be; `desired`, `snapshot` and `stored` of the target, the last with its resources as they are now."""
+    found = [*_name_taken(link, desired, snapshot), *_joined(link, desired), *_stored_already(relocation, desired, stored)]
+    found += _overlapping(link, desired.id, snapshot)
+    return found
+
+
+def _conflict(reason: str, message: str, *, blocking: bool = True) -> impact_pb2.ImpactConflict:
+    return impact_pb2.ImpactConflict(reason=reason, message=message, blocking=blocking)
+
+
+def _name_taken(link: Link, desired: Desired, snapshot: operation.Snapshot) -> Iterator[impact_pb2.ImpactConflict]:
+    owner = next((each.resource for each in desired.links if each.name == link.name and each.resource != link.resource), "")
+    seen = next((each for each in snapshot.links if each.name == link.name and each.mark != link.mark), None)
+    where = f"routeTables/{desired.id} has a link {link.name} already"
+    if owner:
+        yield _conflict("LINK_NAME_TAKEN", f"{where} ({owner}): change spec.link_name of one of them first")
+    elif seen is not None:
+        yield _conflict(
+            "FOREIGN_OBJECT", f"{where} that is not ours: remove it, or change spec.link_name of {link.resource} first"
+        )
+
+
+def _joined(link: Link, desired: Desired) -> Iterator[impact_pb2.ImpactConflict]:
+    """A bridge or bond and its ports are in one table."""
+    for other in desired.all_links.values():
+        if link.resource in other.ports:
+            message = f"{link.resource} is a port of {other.resource}: take it out of spec.{other.kind} first"
+            yield _conflict("PORT_TAKEN", message)
+    if link.ports:
+        ports = ", ".join(link.ports)
+        yield _conflict("PORT_TAKEN", f"{link.resource} has ports, which cannot be in another table: take out {ports} first")
+
+
+def _stored_already(
+    relocation: Relocation, desired: Desired, stored: Mapping[str, Resource]
+) -> Iterator[impact_pb2.ImpactConflict]:
+    for each in relocation.created:
+        if each.name in stored:
+            message = f"{each.name} exists already: delete one of both first, or move without routes"
+            yield _conflict("ALREADY_EXISTS", message)
+    new = {each.name for each in relocation.created}
+    living = {_key(route): route.resource for route in desired.routes if route.resource not in new}
+    for route in desired.routes:
+        if route.resource in new and _key(route) in living:
+            other = living[_key(route)]
+            message = f"{other} routes {route.destination} with this metric already: change it first, or move without routes"
+            yield _conflict("ALREADY_EXISTS", message)
+
+
+def _key(route: Route) -> tuple[str, int, int]:
+    return route.destination, route.kernel_table, route.metric
+
+
+def _overlapping(link: Link, table: str, snapshot: operation.Snapshot) -> Iterator[impact_pb2.ImpactConflict]:
+    own = [ipaddress.ip_interface(text) for text in link.addresses]
+    names_seen = {each.name: each.mark for each in snapshot.links}
+    for address in snapshot.addresses:
+        other = ipaddress.ip_interface(address.prefix)
+        if address.link == "lo" or other.ip.is_link_local or names_seen.get(address.link) == link.mark:
+            continue
+        for mine in own:
+            if mine.version == other.version and mine.network.overlaps(other.network):
+                message = f"{address.link} of routeTables/{table} has {address.prefix}, in the same subnet as {mine}"
+                yield _conflict("SUBNET_OVERLAP", message, blocking=False)

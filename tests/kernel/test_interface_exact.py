@@ -1,0 +1,136 @@
+"""Whatever is moved wherever, with whatever hangs on it: kernel and store become what was foretold, or stay as they are."""
+
+from collections.abc import AsyncIterator
+
+import hypothesis
+import pytest
+import pytest_asyncio
+from hypothesis import strategies
+
+from crossns import errors, proc
+from crossns.testing.device import Device, doc, wait_until
+from crossns.testing.lab import Cable, Lab
+from crossns.v1 import interface_pb2
+from tests.kernel.test_proxy import frontend
+from tests.kernel.things import TABLES, becomes, foretold, impact, move, resources, things, without_dad
+from tests.kernel.view import do
+
+pytestmark = [pytest.mark.kernel, pytest.mark.asyncio(loop_scope="module")]
+
+INTERFACES = ("one", "two", "vx", "mv", "br")
+# What somebody else puts beside ours before a move.
+FOREIGN = ("", "address", "route", "rule", "neighbor")
+# Of the profile's examples, since each takes some seconds: two in the default run.
+COUNT = hypothesis.settings().max_examples // 25
+# Which interface goes where, without its addresses, without its routes, with what beside it.
+Step = tuple[str, str, bool, bool, str]
+STEPS = strategies.lists(
+    strategies.tuples(
+        strategies.sampled_from(INTERFACES),
+        strategies.sampled_from(TABLES),
+        strategies.sampled_from([False, False, True]),
+        strategies.sampled_from([False, False, True]),
+        strategies.sampled_from(FOREIGN),
+    ),
+    min_size=5,
+    max_size=8,
+)
+
+
+@pytest_asyncio.fixture(loop_scope="module", name="town")
+async def hosts_and_tables(device: Device, lab: Lab) -> AsyncIterator[Device]:
+    for number, name in ((1, "one"), (2, "two")):
+        await lab.host(name, Cable(name), [f"10.{number}.0.6/24", f"2001:db8:{number}::6/64"])
+    dad = [f"net.ipv6.conf.{each}.accept_dad" for each in ("all", "default")]
+    await do("sysctl", "-qw", *(f"{each}=0" for each in dad))
+    yield device
+    await do("sysctl", "-qw", f"{dad[0]}=0", f"{dad[1]}=1")
+
+
+async def build(device: Device) -> None:
+    await device.apply(doc("routeTables/a"), doc("routeTables/b", forwarding=True))
+    await without_dad("a", "b")
+    a, one, three = {"routeTable": "routeTables/a"}, {"address": "10.1.0.254"}, {"address": "10.3.0.9"}
+    six = [{"address": "2001:db8:1::9"}, {"address": "2001:db8:1::8"}]
+    twice = ["10.1.0.1/24", "10.1.0.2/24", "2001:db8:1::1/64"]
+    v_service = {
+        "frontends": [frontend("x", "a", "10.1.0.77"), frontend("y", "b", "2001:db8:3::77"), frontend("z", "b", "10.1.0.78")],
+        "pools": [{"name": "main", "members": [{"name": "m", "routeTable": "routeTables/a", "address": "10.1.0.6", "port": 80}]}],
+    }
+    await device.apply(
+        doc("interfaces/one", **a, physical={"linkName": "one"}, addresses=twice, mtu=1400),
+        doc("interfaces/two", **a, physical={"linkName": "two"}, addresses=["10.2.0.1/31", "2001:db8:2::1/127"]),
+        doc("interfaces/vx", **a, linkName="vx", vxlan={"vni": 7}, addresses=["10.3.0.1/24", "2001:db8:3::1/64"]),
+        doc("interfaces/mv", **a, linkName="mv", macvlan={"parent": "interfaces/two"}, addresses=["10.4.0.1/32"]),
+        doc("interfaces/br", **a, linkName="br", bridge={}, enabled=False, addresses=["10.5.0.1/24"]),
+        doc("routeTables/a/routes/r", destination="0.0.0.0/0", gateways=[one]),
+        doc("routeTables/a/routes/s", destination="10.66.0.0/16", gateways=[one, three], metric=3),
+        doc("routeTables/a/routes/t", destination="2001:db8:66::/64", gateways=[{"interface": "interfaces/vx"}], kernelTable=66),
+        doc("routeTables/a/routes/u", destination="2001:db8:67::/64", gateways=six),
+        doc("routeTables/a/rules/i", interface="interfaces/one", priority=100, source="10.1.0.0/25", kernelTable=66),
+        doc("routeTables/a/rules/j", interface="interfaces/vx", priority=101, family="IPV6", mark=3, action="PROHIBIT"),
+        doc("routeTables/a/neighbors/n", interface="interfaces/one", address="10.1.0.9", macAddress="02:00:00:00:00:09"),
+        doc("routeTables/a/neighbors/m", interface="interfaces/vx", address="2001:db8:3::9", macAddress="02:00:00:00:00:08"),
+        doc("vServices/web", protocol="TCP", **v_service),
+    )
+
+
+# A step takes half a second: what fails is told as it was drawn, and not made smaller.
+@hypothesis.settings(suppress_health_check=list(hypothesis.HealthCheck), max_examples=COUNT, phases=[hypothesis.Phase.generate])
+@hypothesis.given(steps=STEPS)
+async def test_kernel_and_store_become_what_was_foretold(town: Device, steps: list[Step]) -> None:
+    await build(town)
+    try:
+        for number, step in enumerate(steps):
+            await one_move(town, number, step)
+    finally:
+        await town.clear()
+
+
+async def one_move(device: Device, number: int, step: Step) -> None:
+    name, target, drop_addresses, drop_routes, foreign = step
+    found = await device.client.get(f"interfaces/{name}")
+    assert isinstance(found, interface_pb2.Interface)
+    source = found.spec.route_table.removeprefix("routeTables/")
+    if source == target:
+        return
+    await disturb(source, name, number, foreign)
+    before, stored = await quiet(), await resources(device)
+    how = {"drop_addresses": drop_addresses, "drop_routes": drop_routes}
+    said = await impact(device, name, target, **how)
+    hypothesis.note(f"{name}: {source} -> {target} {how} {foreign}")
+    if any(each.blocking for each in said.conflicts):
+        with pytest.raises(errors.FailedPrecondition):
+            await move(device, name, target, **how)
+        assert (await things(*TABLES), await resources(device)) == (before, stored)
+        return
+    await move(device, name, target, **how)
+    await becomes(foretold(said, before, target))
+    now = await resources(device)
+    changed = {each for each in stored.keys() | now.keys() if stored.get(each) != now.get(each)}
+    assert changed == {each.name for each in said.resources}
+
+
+async def disturb(table: str, name: str, number: int, foreign: str) -> None:
+    """Put something of somebody else's on a link; the kernel takes none of some on a link that is down."""
+    words = {
+        "address": ["address", "add", f"10.200.{number}.1/24", "dev", name],
+        "route": ["route", "add", f"10.201.{number}.0/24", "dev", name],
+        "rule": ["rule", "add", "priority", str(500 + number), "iif", name, "lookup", "500"],
+        "neighbor": ["neighbor", "add", f"10.202.{number}.1", "lladdr", "02:00:00:00:00:07", "dev", name, "nud", "permanent"],
+    }
+    if foreign:
+        inside = ["-n", table] if table != "default" else []
+        await proc.run(["ip", *inside, *words[foreign]])
+
+
+async def quiet() -> frozenset[tuple[str, str, str, str]]:
+    """The kernel's things when they change no more: link-local addresses come a moment after their link."""
+    seen = [await things(*TABLES)]
+
+    async def is_quiet() -> bool:
+        seen.append(await things(*TABLES))
+        return seen[-1] == seen[-2]
+
+    await wait_until(is_quiet)
+    return seen[-1]

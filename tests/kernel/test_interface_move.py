@@ -1,0 +1,191 @@
+"""Moves of interfaces between route tables: what they would touch, what they touch, and that a failed one leaves no trace."""
+
+import asyncio
+import functools
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from crossns import errors, proc
+from crossns.testing.device import Device, doc, wait_until
+from crossns.testing.lab import Cable, Lab
+from crossns.v1 import impact_pb2
+from tests.e2e.terminal import ENVIRON, crossns
+from tests.kernel.client import Dial, dial
+from tests.kernel.things import TABLES, becomes, foretold, impact, move, resources, things, without_dad
+from tests.kernel.view import TRAFFIC, bridge, do, ip, link, reaches, table_with_card
+
+__all__ = ["dial"]
+pytestmark = [pytest.mark.kernel, pytest.mark.asyncio(loop_scope="module")]
+SSH = {**ENVIRON, "SSH_CONNECTION": "10.0.0.6 50000 10.0.0.1 22"}
+
+
+@pytest_asyncio.fixture(loop_scope="module", name="lan")
+async def card_with_everything(device: Device, lab: Lab) -> AsyncIterator[str]:
+    """A card in `a` with all that can go through it, and a bridge beside it."""
+    await lab.host("h", Cable("card-a"), ["10.0.0.6/24"])
+    await device.apply(doc("routeTables/a", forwarding=True), doc("routeTables/b"))
+    await without_dad("a", "b")
+    via = [{"address": "10.0.0.254"}]
+    await device.apply(
+        table_with_card("a", "card-a", "10.0.0.1/24", "2001:db8::1/64")[1],
+        bridge("br", linkName="br0", addresses=["10.8.0.1/24"]),
+        doc("routeTables/a/routes/r", destination="0.0.0.0/0", gateways=via),
+        doc("routeTables/a/routes/six", destination="2001:db8:7::/64", gateways=[{"interface": "interfaces/a-lan"}], metric=5),
+        doc("routeTables/a/routes/two", destination="10.77.0.0/16", gateways=[*via, {"address": "10.8.0.7"}]),
+        doc("routeTables/a/rules/u", interface="interfaces/a-lan", priority=77, family="IPV4", kernelTable=100),
+        doc("routeTables/a/neighbors/n", interface="interfaces/a-lan", address="10.0.0.9", macAddress="02:00:00:00:00:09"),
+        doc("routeTables/a/neighbors/p", interface="interfaces/a-lan", address="10.0.0.19", proxy=True),
+    )
+    await do("ip", "-n", "a", "address", "add", "10.44.0.1/24", "dev", "lan")
+    await do("ip", "-n", "a", "route", "add", "10.45.0.0/24", "dev", "lan")
+    await do("ip", "-n", "a", "rule", "add", "priority", "66", "iif", "lan", "lookup", "66")
+    await wait_until(_has_link_local)
+    yield "a-lan"
+    for table in ("a", "b"):
+        await proc.run(["ip", "-n", table, "rule", "delete", "priority", "66"])
+
+
+async def _has_link_local() -> bool:
+    """Seen by the route that comes with it, which is the last thing that comes with the link."""
+    return bool(await ip("-6", "route", "show", "fe80::/64", table="a"))
+
+
+async def test_move_touches_what_was_said_and_nothing_else(device: Device, lan: str, lab: Lab) -> None:
+    before, stored = await things(*TABLES), await resources(device)
+    said = await impact(device, lan, "b")
+    assert await things(*TABLES) == before
+    await move(device, lan, "b")
+    await becomes(foretold(said, before, "b"))
+    now = await resources(device)
+    changed = {name for name in stored.keys() | now.keys() if stored.get(name) != now.get(name)}
+    assert changed == {each.name for each in said.resources}
+    assert await reaches(lab.hosts["h"], "10.0.0.1")
+    assert {each.message for each in said.conflicts} == set()
+
+
+async def test_move_without_addresses_and_routes_deletes_what_goes_through_it(device: Device, lan: str) -> None:
+    before = await things(*TABLES)
+    said = await impact(device, lan, "b", drop_addresses=True, drop_routes=True)
+    await move(device, lan, "b", drop_addresses=True, drop_routes=True)
+    await becomes(foretold(said, before, "b"))
+    assert not [name for name in await resources(device) if name.startswith("routeTables/b/")]
+    assert [name for name in await resources(device) if name.startswith("routeTables/a/")] == ["routeTables/a/routes/two"]
+
+
+async def test_failed_move_leaves_everything_as_it_was(device: Device, lan: str) -> None:
+    """The target has a route of somebody else, which the interface's own one would have to replace."""
+    await device.apply(doc("interfaces/there", routeTable="routeTables/b", linkName="b0", bridge={}, addresses=["10.9.0.1/24"]))
+    await do("ip", "-n", "b", "route", "add", "default", "via", "10.9.0.2")
+    before, stored = await things(*TABLES), await resources(device)
+    with pytest.raises(errors.CrossnsError) as caught:
+        await move(device, lan, "b")
+    assert caught.value.reason == "FOREIGN_OBJECT"
+    assert "everything is as it was" in caught.value.message
+    # What nobody has declared goes with the namespace: the impact has said so.
+    lost = {each for each in before if each[1:3] == ("a", "lan") and ("10.44.0." in each[3] or "10.45.0." in each[3])}
+    await becomes(before - lost)
+    await wait_until(functools.partial(_is_stored, device, stored))
+
+
+async def _is_stored(device: Device, stored: dict[str, str]) -> bool:
+    return await resources(device) == stored
+
+
+async def test_move_that_was_open_when_nsmanager_died_comes_to_its_end(device: Device, lan: str) -> None:
+    await do("ip", "-n", "a", "address", "delete", "10.44.0.1/24", "dev", "lan")
+    await do("ip", "-n", "a", "route", "delete", "10.45.0.0/24", "dev", "lan")
+    await device.apply(doc("interfaces/there", routeTable="routeTables/b", linkName="b0", bridge={}, addresses=["10.9.0.1/24"]))
+    await do("ip", "-n", "b", "route", "add", "default", "via", "10.9.0.2")
+    before, stored = await things(*TABLES), await resources(device)
+    moving = asyncio.create_task(move(device, lan, "b"))
+
+    async def is_begun() -> bool:
+        return (await resources(device)).get("routeTables/b/routes/r") is not None
+
+    await wait_until(is_begun)
+    await device.kill("nsmanager")
+    with pytest.raises(errors.CrossnsError):
+        await moving
+    await wait_until(device.serves)
+    await wait_until(functools.partial(_is_stored, device, stored))
+    await becomes(before)
+
+
+async def test_interface_that_carries_ones_own_session_is_moved_with_an_explicit_word_only(device: Device, lan: str) -> None:
+    await device.apply(bridge("br", linkName="br0", addresses=["10.8.0.1/24", "10.0.9.1/32"]))
+    before = await things(*TABLES)
+    for local, remote in (("10.0.0.1", "10.0.0.6"), ("10.0.9.1", "192.0.2.1")):
+        session = impact_pb2.OwnSession(local_address=local, remote_address=remote)
+        assert (await impact(device, lan, "b", own_session=session)).carries_own_session, local
+        with pytest.raises(errors.FailedPrecondition) as caught:
+            await move(device, lan, "b", own_session=session)
+        assert caught.value.reason == "OWN_SESSION"
+    other = impact_pb2.OwnSession(local_address="10.8.0.1", remote_address="10.8.0.7")
+    assert not (await impact(device, lan, "b", own_session=other)).carries_own_session
+    assert await things(*TABLES) == before
+    said = crossns("interface", "move", lan, "b", "--yes", environ=SSH)
+    assert (said.returncode, "--cut-my-session" in said.stderr) == (1, True)
+    said = crossns("interface", "move", lan, "b", "--yes", "--cut-my-session", environ=SSH)
+    assert said.returncode == 0, said.stderr
+    assert await link("lan", "b") is not None
+
+
+async def test_established_sessions_are_counted(device: Device, lan: str, lab: Lab, dial: Dial) -> None:
+    serve = [*TRAFFIC, "serve", "--listen", "10.0.0.1:8080", "--name", "a"]
+    server = await proc.start(["ip", "netns", "exec", "a", *serve])
+    assert server.stdout is not None
+    assert b"listening" in await server.stdout.readline()
+    try:
+        assert (await impact(device, lan, "b")).established_sessions == 0
+        await (await dial(lab.hosts["h"], "10.0.0.1:8080")).ask()
+        assert (await impact(device, lan, "b")).established_sessions == 1
+        assert (await impact(device, "br", "b")).established_sessions == 0
+    finally:
+        proc.kill(server)
+        await server.wait()
+
+
+async def test_conflicts_in_the_target_are_told_and_those_that_block_change_nothing(device: Device, lan: str) -> None:
+    await device.apply(doc("interfaces/there", routeTable="routeTables/b", linkName="b0", bridge={}, addresses=["10.0.0.77/16"]))
+    said = await impact(device, lan, "b")
+    assert [(each.reason, each.blocking) for each in said.conflicts] == [("SUBNET_OVERLAP", False)]
+    await do("ip", "-n", "b", "link", "add", "lan", "type", "bridge")
+    before, stored = await things(*TABLES), await resources(device)
+    with pytest.raises(errors.FailedPrecondition) as caught:
+        await move(device, lan, "b")
+    assert caught.value.reason == "FOREIGN_OBJECT"
+    await do("ip", "-n", "b", "link", "delete", "lan")
+    await device.apply(
+        doc(
+            "interfaces/br",
+            routeTable="routeTables/a",
+            linkName="br0",
+            bridge={"ports": ["interfaces/a-lan"]},
+            addresses=["10.8.0.1/24"],
+        )
+    )
+    for name in (lan, "br"):
+        with pytest.raises(errors.FailedPrecondition) as caught:
+            await move(device, name, "b")
+        assert caught.value.reason == "PORT_TAKEN"
+    assert (await resources(device)).keys() == stored.keys()
+    assert await link("lan", "a") is not None
+    assert before
+
+
+async def test_move_is_shown_tried_and_asked_for_on_the_command_line(device: Device, lan: str) -> None:
+    before = await things(*TABLES)
+    shown = crossns("interface", "move", lan, "b", "--dry-run")
+    assert shown.returncode == 0, shown.stderr
+    for words in ("10.0.0.1/24", "moved", "routeTables/b/routes/r", "is nobody's that crossns knows of: it is lost"):
+        assert words in shown.stdout
+    parsed = json.loads(crossns("interface", "move", lan, "b", "--dry-run", "-o", "json").stdout)
+    assert parsed["name"] == "interfaces/a-lan"
+    asked = crossns("interface", "move", lan, "b")
+    assert (asked.returncode, "give --yes" in asked.stderr) == (1, True)
+    assert await things(*TABLES) == before
+    assert crossns("interface", "move", lan, "b", "--yes").returncode == 0
+    assert "routeTables/b" in crossns("interface", "show", lan).stdout
