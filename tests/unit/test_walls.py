@@ -26,7 +26,8 @@ def _loaded(packages: str) -> set[str]:
     ("packages", "unwanted"),
     [
         ("services.nsmanager.launcher", {"asyncio", "grpc", "google", "pyroute2", "aetcd", "opentelemetry", "ssl"}),
-        ("services.nsmanager.agent", {"grpc", "google", "aetcd", "opentelemetry"}),
+        # What the zygote has loaded costs memory in each of its children.
+        ("services.nsmanager.agent", {"asyncio", "grpc", "google", "aetcd", "opentelemetry", "sqlite3", "ssl", "subprocess"}),
         # It starts processes, and a process that has loaded gRPC must not fork.
         ("crossns.supervisor", {"grpc", "aetcd", "opentelemetry"}),
     ],

@@ -5,7 +5,7 @@ so that nobody looks without end. Of the second, each change is told in order; n
 itself are told, and wake nobody.
 """
 
-import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, cast
@@ -16,6 +16,7 @@ from crossns import kernel, operation
 from services.nsmanager.agent.change import Changes
 from services.nsmanager.agent.ear import Ear, Heard
 from services.nsmanager.agent.journal import Journal
+from services.nsmanager.launcher.loop import Reactor, Timer
 
 # Changes that follow each other this closely are one word.
 _DEBOUNCE_S = 0.004
@@ -49,13 +50,13 @@ _TOPICS = (
 class Events:
     """`notify` gets one event for each burst; "overrun" says that the kernel dropped messages (netlink(7), ENOBUFS)."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, notify: Callable[[operation.Event], None], journal: Journal) -> None:
+    def __init__(self, loop: Reactor, notify: Callable[[operation.Event], None], journal: Journal) -> None:
         self._loop = loop
         self._notify = notify
         self._journal = journal
         self._changes = Changes()
         self._kinds: set[Kind] = set()
-        self._due: asyncio.TimerHandle | None = None
+        self._due: tuple[float, Timer] | None = None
         # Kinds that are in a storm since the last word, and how long those of the word before wait for their next.
         self._storms: set[Kind] = set()
         self._rests_s: dict[Kind, float] = {}
@@ -84,11 +85,11 @@ class Events:
 
     def _tell_in(self, delay_s: float) -> None:
         """The earliest time counts: a quiet kind does not wait for a storm of another."""
-        when = self._loop.time() + delay_s
-        if self._due is None or when < self._due.when():
+        when = time.monotonic() + delay_s
+        if self._due is None or when < self._due[0]:
             if self._due is not None:
-                self._due.cancel()
-            self._due = self._loop.call_at(when, self._tell)
+                self._due[1].cancel()
+            self._due = (when, self._loop.call_later(delay_s, self._tell))
 
     def _tell(self) -> None:
         kinds, self._kinds, self._due = self._kinds, set(), None

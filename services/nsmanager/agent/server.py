@@ -1,10 +1,8 @@
-"""The agent's process from its first moment in the namespace on: one asyncio loop with sessions and events.
+"""The agent's process from its first moment in the namespace on: the launcher's poll loop, with sessions and events.
 
-Called by the zygote in each child. It ends on SIGTERM, which only the launcher sends.
+Called by the zygote in each child. It ends on SIGTERM, which only the launcher sends. Why not asyncio: ADR 10.
 """
 
-import asyncio
-import signal
 import socket
 
 from crossns.layout import Layout
@@ -15,18 +13,13 @@ from services.nsmanager.agent.rtnl import Rtnl
 from services.nsmanager.agent.target import Tables
 from services.nsmanager.launcher import session
 from services.nsmanager.launcher.fence import Fence
+from services.nsmanager.launcher.loop import Loop
 
 
 def run(listener: socket.socket, layout: Layout, tables: Tables) -> None:
     """Serve the namespace of the calling thread until SIGTERM."""
-    with asyncio.Runner() as runner:
-        runner.run(_serve(listener, layout, tables))
-
-
-async def _serve(listener: socket.socket, layout: Layout, tables: Tables) -> None:
-    loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop = Loop()
+    loop.stop_on_signals()
     tally = session.Tally()
     rtnl = Rtnl(tally)
     links.sweep(rtnl)
@@ -35,7 +28,7 @@ async def _serve(listener: socket.socket, layout: Layout, tables: Tables) -> Non
     charter = session.Charter(operations.DUTIES, operations.CHANGES, layout.process_of, Fence(layout.fence_dir), dispatch)
     sessions = session.Sessions(loop, listener, charter, tally)
     events = Events(loop, sessions.notify, journal)
-    await stop.wait()
+    loop.run()
     events.close()
     sessions.close()
     rtnl.close()

@@ -4,7 +4,6 @@ Called by `__main__`. It has no event loop, no threads and no sockets but the la
 children do not.
 """
 
-import asyncio
 import contextlib
 import gc
 import logging
@@ -53,8 +52,6 @@ def _warm_up() -> None:
         rtnl.close()
 
     netns.inside_new(look)
-    with asyncio.Runner() as runner:
-        runner.run(asyncio.sleep(0))
 
 
 def _be_agent(fork: agents.Fork, launcher: socket.socket, layout: Layout, tables: Tables, zygote: int) -> None:

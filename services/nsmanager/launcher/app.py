@@ -6,8 +6,6 @@ Called by `__main__`. Its operations are short and synchronous, or answer later 
 import logging
 import os
 import resource
-import signal
-import socket
 from functools import partial
 from typing import Any
 
@@ -56,7 +54,7 @@ class Launcher:
             raise errors.FailedPrecondition("FOREIGN_OBJECT", message)
         self._namespaces.recover()
         self._namespaces.show_default()
-        self._watch_signals()
+        self._loop.stop_on_signals()
         self._adopt()
         inotify.watch(self._loop, self._layout.netns, self._on_names)
         listener = session.listen(self._layout.launcher_socket, mode=0o666)
@@ -76,16 +74,6 @@ class Launcher:
             self._agents.ensure(_fork(incarnation), _ignore)
         self._agents.sweep()
         self._engine.recover()
-
-    def _watch_signals(self) -> None:
-        ours, theirs = socket.socketpair()
-        ours.settimeout(0)
-        theirs.settimeout(0)
-        signal.set_wakeup_fd(theirs.fileno())
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, _ignore)
-        self._signals = (ours, theirs)
-        self._loop.add_reader(ours.fileno(), self._loop.stop)
 
     def _dispatch(self, wanted: Any, answer: session.Answer) -> None:
         match wanted:

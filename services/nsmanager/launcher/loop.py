@@ -1,11 +1,13 @@
 """The launcher's poll loop: readiness of descriptors and timers, called back in one thread.
 
-It has the few methods of an asyncio loop that sessions need, so that launcher and agents run the same session code.
+Launcher and agents run on it, each on its own. It has the few methods of an asyncio loop that their sessions need.
 """
 
 import heapq
 import itertools
 import select
+import signal
+import socket
 import time
 from collections.abc import Callable
 from typing import Protocol
@@ -84,6 +86,17 @@ class Loop:
     def stop(self) -> None:
         self._running = False
 
+    def stop_on_signals(self) -> None:
+        """`stop` at SIGTERM or SIGINT, from the main thread of a process that runs no other loop."""
+        ours, theirs = socket.socketpair()
+        ours.settimeout(0)
+        theirs.settimeout(0)
+        signal.set_wakeup_fd(theirs.fileno())
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, _ignore)
+        self._signals = (ours, theirs)
+        self.add_reader(ours.fileno(), self.stop)
+
     def close(self) -> None:
         self._epoll.close()
 
@@ -118,3 +131,7 @@ class Loop:
             self._epoll.register(fd, after)
         elif before:
             self._epoll.unregister(fd)
+
+
+def _ignore(*_arguments: object) -> None:
+    """A handler of its own: without one the signal would end the process before the loop hears of it."""

@@ -1,6 +1,6 @@
 """Sessions of services with a privileged process: who may come in, who may command what, and the way back for answers.
 
-Called by the launcher on its poll loop and by agents on asyncio (`loop.Reactor` is what both offer). The invariant: no
+Called by the launcher and by agents, on a poll loop each (`loop.Reactor` is what they ask of it). The invariant: no
 operation reaches the process unless its peer's uid runs that service, the service has that duty and the fence lets its
 token pass.
 """
