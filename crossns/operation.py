@@ -201,13 +201,14 @@ class MoveLink(Message, frozen=True):
     """Move a link to another table ("default" too) under `new_name`, with `mark` ("" takes the mark off). -> None
 
     Only a link that carries a mark of ours, or one of `default` that is being taken, is moved. The name in `default` is
-    remembered in an altname `was.<name>`, taken off again when the link returns.
+    remembered in an altname `was.<name>` (`was`, where it has another one by now), taken off again when the link returns.
     """
 
     name: str
     table: str
     new_name: str
     mark: str
+    was: str = ""
 
 
 class MarkLink(Message, frozen=True):

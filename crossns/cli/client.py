@@ -128,10 +128,11 @@ class Client:
         stored: Resource = await self._invoke(kind, f"Create{kind.name}", **fields)
         return stored
 
-    async def delete(self, name: str, **how: Any) -> None:
+    async def delete(self, name: str, **how: Any) -> Resource:
         """`how`: the fields of the kind's Delete request."""
         kind = of_name(name)
-        await self._invoke(kind, f"Delete{kind.name}", name=name, **how)
+        deleted: Resource = await self._invoke(kind, f"Delete{kind.name}", name=name, **how)
+        return deleted
 
     async def identity(self, table: str) -> route_table_pb2.RouteTableIdentity:
         request = route_table_pb2.GetIdentityRequest(name=table)

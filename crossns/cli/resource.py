@@ -7,7 +7,8 @@ import click
 from crossns import errors, names
 from crossns.cli import bundle, client, description, exits, kinds, options, progress, render
 from crossns.cli.client import Client
-from crossns.v1 import config_pb2
+from crossns.resource import Resource
+from crossns.v1 import config_pb2, route_table_pb2
 
 # What refers to others goes before what is referred to.
 _DELETION_ORDER = ("vServices", "neighbors", "rules", "routes", "interfaces", "routeTables")
@@ -86,13 +87,20 @@ async def delete_all(api: Client, wanted: Sequence[str], *, evacuate: bool, allo
     going: list[config_pb2.WaitTarget] = []
     for name in wanted:
         try:
-            await api.delete(name, **how)
+            _tell_evacuated(await api.delete(name, **how))
         except errors.FailedPrecondition:
             if not going:
                 raise
             if status := await progress.wait(api, going):
                 return status
             going = []
-            await api.delete(name, **how)
+            _tell_evacuated(await api.delete(name, **how))
         going.append(progress.gone(name))
     return exits.DONE if no_wait else await progress.wait(api, going)
+
+
+def _tell_evacuated(deleted: Resource) -> None:
+    """What network cards had that went back to `default`: nobody keeps it but whoever reads this."""
+    for card in deleted.status.evacuated if isinstance(deleted, route_table_pb2.RouteTable) else ():
+        had = ", ".join((*card.addresses, *card.routes))
+        click.echo(f"{card.interface} is {card.link_name} in routeTables/default" + (f"; it had {had}" if had else ""))

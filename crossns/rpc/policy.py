@@ -20,7 +20,7 @@ NEEDED: Mapping[str, str] = {
     # Tells no more than whether a service is up: supervisors and load balancers ask without an identity.
     **_methods("grpc.health.v1.Health", "anonymous", "Check", "List", "Watch"),
     **_methods("grpc.reflection.v1alpha.ServerReflection", "viewer", "ServerReflectionInfo"),
-    **_methods("crossns.v1.RouteTables", "viewer", "GetRouteTable", "ListRouteTables", "GetIdentity"),
+    **_methods("crossns.v1.RouteTables", "viewer", "GetRouteTable", "ListRouteTables", "GetIdentity", "AnalyzeImpact"),
     **_methods("crossns.v1.RouteTables", "viewer", "GetStatistics", "WatchStatistics", "ListStatistics"),
     **_methods("crossns.v1.RouteTables", "admin", "CreateRouteTable", "UpdateRouteTable", "DeleteRouteTable"),
     **_methods("crossns.v1.Interfaces", "viewer", "GetInterface", "ListInterfaces", "AnalyzeImpact"),

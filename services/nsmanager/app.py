@@ -23,9 +23,9 @@ async def build(context: Context) -> App:
     world = model.World(context.keys)
     rooms = Rooms(world, plan.plan, plan.report, device)
     loop = Reconciler(rooms, context.backend, context.snapshot, context.keys, context.fence, registries)
-    tables = servicer.RouteTables(registries, servicer.Statistics(device, world.units))
-    await tables.ensure_built_in()
     impacts = servicer.Impacts(registries, device.ask)
+    tables = servicer.RouteTables(registries, servicer.Statistics(device, world.units), impacts)
+    await tables.ensure_built_in()
     moves = servicer.Moves(registries, impacts)
     services: dict[str, rpc.Service] = {
         "crossns.v1.Events": (events_pb2_grpc.add_EventsServicer_to_server, Events(chronicle)),

@@ -13,7 +13,7 @@ from crossns import counter, errors, kernel, names, operation
 from crossns.agent import Agent
 from crossns.launcher import Launcher, follow
 from crossns.layout import Layout
-from services.nsmanager.model import BUILT_IN
+from services.nsmanager.model import BUILT_IN, mark_of
 from services.nsmanager.plan import At, Observed, Privileged, Told
 
 SERVICE = "nsmanager"
@@ -43,6 +43,8 @@ class Device:
         self._snapshots: dict[str, operation.Snapshot] = {}
         # Mark -> the table in which its link was last seen, and the link.
         self._marked: dict[str, tuple[str, operation.Link]] = {}
+        # Mark -> MAC address and kind of the network card that carried it last, until it is given back.
+        self._macs: dict[str, tuple[str, str]] = {}
 
     async def run(self) -> None:
         """Hear the launcher's events all the time."""
@@ -67,16 +69,18 @@ class Device:
             if (agent := self._agents.pop(table, None)) is not None:
                 await agent.close()
             self._connecting.pop(table, None)
-            return Observed(marked=self._marked, cards=self._cards())
+            return Observed(marked=self._marked, cards=self._cards(), macs=self._macs)
         snapshot = await self._look(table)
         launcher = await self._connected_launcher()
-        return Observed(namespace, snapshot, launcher.welcome.boot_id, self._marked, self._cards())
+        return Observed(namespace, snapshot, launcher.welcome.boot_id, self._marked, self._cards(), self._macs)
 
     async def apply(self, op: At | Privileged) -> None:
         if isinstance(op, Privileged):
             await (await self._connected_launcher()).call(op.operation)
             return
         await (await self._connected_agent(op.table)).call(op.operation)
+        if isinstance(op.operation, operation.MoveLink | operation.MarkLink) and not op.operation.mark:
+            self._macs.pop(mark_of(op.resource), None)
         if isinstance(op.operation, operation.MoveLink):
             # A link arrives in steps, and of the last (its marks come off) the kernel tells nobody.
             await self._look(op.operation.table)
@@ -108,6 +112,7 @@ class Device:
         self._forget(table)
         self._snapshots[table] = snapshot
         self._marked |= {link.mark: (table, link) for link in snapshot.links if link.mark}
+        self._macs |= {link.mark: (link.mac, link.kind) for link in snapshot.links if link.mark and link.was}
         if old is None or _links(old) != _links(snapshot):
             self._on_links()
         return snapshot

@@ -141,3 +141,29 @@ async def test_foreign_link_of_a_wanted_name_is_left_alone_and_reported(device: 
     assert found.status.conditions[0].reason == "FOREIGN_OBJECT"
     await do("ip", "-n", "a", "link", "del", "x0")
     await device.wait_until_state("interfaces/x", "READY")
+
+
+async def test_card_that_lost_its_namespace_its_name_and_its_mark_is_found_by_its_mac_address(device: Device, lab: Lab) -> None:
+    await make_drifting(device, lab)
+    await do("ip", "-n", "a", "link", "property", "del", "dev", "lan", "altname", "interfaces.a-lan", "altname", "was.card-a")
+    await do("ip", "-n", "a", "link", "set", "lan", "name", "other", "netns", "1")
+    await wait_until(lambda: _is_back("a"))
+    await device.delete("interfaces/a-lan", "routeTables/a/routes/r", wait=False)
+    await device.delete("interfaces/br")
+    await wait_until(lambda: _is_back("", "card-a"))
+
+
+async def _is_back(table: str, name: str = "lan") -> bool:
+    found = await link(name, table)
+    return found is not None and (not table or await addresses(name, table) == {"10.0.0.1/24"})
+
+
+async def test_card_that_is_gone_with_its_namespace_is_reported_missing(device: Device, lab: Lab) -> None:
+    await make_drifting(device, lab)
+    await lab.remove(lab.hosts["h"])
+    await wait_until(lambda: _is_missing(device))
+
+
+async def _is_missing(device: Device) -> bool:
+    condition = (await device.client.get("interfaces/a-lan")).status.conditions[0]
+    return condition.reason == "LINK_MISSING" and "plug it in" in condition.message

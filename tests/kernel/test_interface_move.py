@@ -11,14 +11,16 @@ import pytest_asyncio
 from crossns import errors, proc
 from crossns.testing.device import Device, doc, wait_until
 from crossns.testing.lab import Cable, Lab
-from crossns.v1 import impact_pb2
+from crossns.v1 import impact_pb2, route_table_pb2, route_table_pb2_grpc
 from tests.e2e.terminal import ENVIRON, crossns
 from tests.kernel.client import Dial, dial
+from tests.kernel.test_proxy import frontend
 from tests.kernel.things import TABLES, becomes, foretold, impact, move, resources, things, without_dad
 from tests.kernel.view import TRAFFIC, bridge, do, ip, link, reaches, table_with_card
 
 __all__ = ["dial"]
 pytestmark = [pytest.mark.kernel, pytest.mark.asyncio(loop_scope="module")]
+MEMBER = {"name": "m", "routeTable": "routeTables/a", "address": "10.0.0.6", "port": 80}
 SSH = {**ENVIRON, "SSH_CONNECTION": "10.0.0.6 50000 10.0.0.1 22"}
 
 
@@ -62,7 +64,7 @@ async def test_move_touches_what_was_said_and_nothing_else(device: Device, lan: 
     now = await resources(device)
     changed = {name for name in stored.keys() | now.keys() if stored.get(name) != now.get(name)}
     assert changed == {each.name for each in said.resources}
-    assert await reaches(lab.hosts["h"], "10.0.0.1")
+    await wait_until(lambda: reaches(lab.hosts["h"], "10.0.0.1"))
     assert {each.message for each in said.conflicts} == set()
 
 
@@ -189,3 +191,46 @@ async def test_move_is_shown_tried_and_asked_for_on_the_command_line(device: Dev
     assert await things(*TABLES) == before
     assert crossns("interface", "move", lan, "b", "--yes").returncode == 0
     assert "routeTables/b" in crossns("interface", "show", lan).stdout
+
+
+async def test_evacuation_is_foretold_and_its_reply_has_what_the_cards_had(device: Device, lan: str) -> None:
+    before = await things("default")
+    shown = crossns("table", "delete", "a", "--evacuate", "--dry-run")
+    assert "10.44.0.1/24" in shown.stdout
+    api = device.client
+    stub = route_table_pb2_grpc.RouteTablesStub(api.channel)
+    request = route_table_pb2.RouteTablesAnalyzeImpactRequest(name="routeTables/a", evacuate=True)
+    said = await api.call(stub.AnalyzeImpact, request)
+    deleted = await device.client.delete("routeTables/a", evacuate=True)
+    assert isinstance(deleted, route_table_pb2.RouteTable)
+    (card,) = deleted.status.evacuated
+    assert (card.interface, card.link_name) == (f"interfaces/{lan}", "card-a")
+    assert list(card.addresses) == ["10.0.0.1/24", "10.44.0.1/24", "2001:db8::1/64"]
+    assert [text.split()[0] for text in card.routes] == ["10.77.0.0/16", "10.45.0.0/24", "2001:db8:7::/64", "default"]
+    in_default = [item for item in said.items if item.route_table == "routeTables/default"]
+    await becomes(foretold(impact_pb2.Impact(items=in_default), before, "default"), "default")
+    assert not [name for name in await resources(device) if name.startswith("routeTables/a")]
+
+
+async def test_refused_deletion_names_all_that_is_in_the_way(device: Device, lan: str) -> None:
+    v_service = {"frontends": [frontend("x", "b", "10.1.0.77")], "pools": [{"name": "main", "members": [MEMBER]}]}
+    await device.apply(doc("vServices/web", protocol="TCP", **v_service), wait=False)
+    await do("ip", "-n", "a", "link", "add", "foreign", "type", "bridge")
+
+    async def is_seen() -> bool:
+        return list((await device.client.get("routeTables/a")).status.undeclared_links) == ["foreign"]  # type: ignore[union-attr]
+
+    await wait_until(is_seen)
+    before, stored = await things(*TABLES), await resources(device)
+    nested = [name for name in stored if name.startswith("routeTables/a/")]
+    for evacuate, named in ((False, [f"interfaces/{lan}", "interfaces/br", *nested, "vServices/web"]), (True, ["vServices/web"])):
+        with pytest.raises(errors.FailedPrecondition) as caught:
+            await device.client.delete("routeTables/a", evacuate=evacuate)
+        assert caught.value.reason == "ROUTE_TABLE_NOT_EMPTY"
+        assert set(caught.value.metadata["referrers"].split(", ")) == set(named)
+        assert caught.value.metadata["links"] == "foreign"
+        assert all(name in caught.value.message for name in (*named, "foreign"))
+    assert (await things(*TABLES), await resources(device)) == (before, stored)
+    refused = crossns("table", "delete", "a", "--dry-run")
+    assert (refused.returncode, "refused: " in refused.stdout) == (0, True)
+    await do("ip", "-n", "a", "link", "delete", "foreign")

@@ -188,7 +188,7 @@ async def test_table_with_interfaces_is_not_deleted_and_evacuation_gives_the_car
     with pytest.raises(errors.FailedPrecondition) as caught:
         await device.client.delete("routeTables/a")
     assert caught.value.reason == "ROUTE_TABLE_NOT_EMPTY"
-    assert caught.value.metadata["referrers"] == "interfaces/a-lan, interfaces/br"
+    assert caught.value.metadata["referrers"] == "interfaces/a-lan, interfaces/br, routeTables/a/routes/r"
     await device.delete("routeTables/a", evacuate=True)
     assert await link("card-a") is not None
     assert not Path("/run/netns/a").exists()

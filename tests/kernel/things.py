@@ -136,12 +136,12 @@ def foretold(impact: impact_pb2.Impact, before: frozenset[Thing], target: str) -
     return frozenset(then)
 
 
-async def becomes(expected: frozenset[Thing]) -> None:
+async def becomes(expected: frozenset[Thing], *tables: str) -> None:
     """The kernel, within a while, what was expected; tells the difference otherwise."""
     unknown = {thing[1:3] for thing in expected if thing[0] == "ADDRESS" and thing[3] == "fe80::/64"}
 
     async def seen() -> frozenset[Thing]:
-        return frozenset(_as_foretold(thing) if thing[1:3] in unknown else thing for thing in await things(*TABLES))
+        return frozenset(_as_foretold(thing) if thing[1:3] in unknown else thing for thing in await things(*(tables or TABLES)))
 
     async def is_so() -> bool:
         return await seen() == expected

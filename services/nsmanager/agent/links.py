@@ -219,10 +219,10 @@ def own_names(link: operation.Link) -> list[str]:
     return [name for name in (link.mark, f"{operation.WAS_PREFIX}{link.was}" if link.was else "") if name]
 
 
-def missing_names(card: operation.Link, mark_name: str) -> list[str]:
-    """The altnames that a card in `default` lacks to be taken under `mark_name`."""
+def missing_names(card: operation.Link, mark_name: str, was: str = "") -> list[str]:
+    """The altnames that a card in `default` lacks to be taken under `mark_name`. `was`: the name to remember, if not its own."""
     names = [] if card.mark == mark_name else [mark_name]
-    return names if card.was else [*names, f"{operation.WAS_PREFIX}{card.name}"]
+    return names if card.was else [*names, f"{operation.WAS_PREFIX}{was or card.name}"]
 
 
 def required(rtnl: Rtnl, name: str) -> operation.Link:

@@ -34,7 +34,7 @@ def _check_ours(found: operation.Link, tables: Tables, wanted: operation.MoveLin
 
 
 def _carry(rtnl: Rtnl, found: operation.Link, place: Place, wanted: operation.MoveLink, *, is_taken: bool) -> None:
-    added = links.missing_names(found, wanted.mark) if is_taken and wanted.mark else []
+    added = links.missing_names(found, wanted.mark, wanted.was) if is_taken and wanted.mark else []
     try:
         links.add_names(rtnl, found.index, added)
         links.change(rtnl, found.index, [("IFLA_IFNAME", wanted.new_name), *place.attributes])

@@ -7,16 +7,17 @@ each with the resource for whose sake it is sent.
 """
 
 from services.nsmanager.plan.conflict import conflicts
-from services.nsmanager.plan.impact import awakened, items, resources, riders, unknown_again
+from services.nsmanager.plan.impact import awakened, evacuated, items, resources, riders, unknown_again
 from services.nsmanager.plan.news import Told, events
 from services.nsmanager.plan.observed import At, Observed, Privileged
 from services.nsmanager.plan.order import plan
 from services.nsmanager.plan.relocation import Keep, Relocation, evacuation, move, pulled_back
 from services.nsmanager.plan.report import report
-from services.nsmanager.plan.scene import after, before, is_link_local
+from services.nsmanager.plan.scene import LOOPBACK, after, before, is_link_local
 from services.nsmanager.plan.statistics import statistics
 
 __all__ = [
+    "LOOPBACK",
     "At",
     "Keep",
     "Observed",
@@ -27,6 +28,7 @@ __all__ = [
     "awakened",
     "before",
     "conflicts",
+    "evacuated",
     "evacuation",
     "events",
     "is_link_local",

@@ -6,7 +6,7 @@ Pure. Called by the servicers. The words are for people; who compares goes by ki
 from collections.abc import Iterable, Mapping
 
 from crossns import examination, operation
-from crossns.v1 import impact_pb2
+from crossns.v1 import impact_pb2, route_table_pb2
 from services.nsmanager.model import Desired, Link
 from services.nsmanager.plan import scene
 from services.nsmanager.plan.relocation import Relocation
@@ -17,7 +17,7 @@ _INFO, _WARNING, _CRITICAL = (
     impact_pb2.IMPACT_SEVERITY_WARNING,
     impact_pb2.IMPACT_SEVERITY_CRITICAL,
 )
-_LINK = impact_pb2.IMPACT_KIND_LINK
+_LINK, _ADDRESS = impact_pb2.IMPACT_KIND_LINK, impact_pb2.IMPACT_KIND_ADDRESS
 _ADDED, _REMOVED, _MOVED, _RECREATED, _INTERRUPTED = (
     impact_pb2.IMPACT_CHANGE_ADDED,
     impact_pb2.IMPACT_CHANGE_REMOVED,
@@ -38,9 +38,10 @@ def items(before: Scene, after: Scene) -> list[impact_pb2.ImpactItem]:
 
 
 def _same_elsewhere(thing: Thing, come: Iterable[Thing]) -> Thing | None:
-    """The same thing in another table. Several next hops name their links, so such a route is never the same."""
-    fits = (each for each in come if each.table != thing.table and (each.kind, each.object) == (thing.kind, thing.object))
-    return next((each for each in fits if thing.link), None)
+    """The same thing on a link of that name in another table. A route with several next hops names their links: it is another."""
+    here = (thing.kind, thing.link, thing.object)
+    fits = (each for each in come if each.table != thing.table and (each.kind, each.link, each.object) == here)
+    return next(fits, None) if thing.link else None
 
 
 def _change_of(thing: Thing, belonging: Belonging, pairs: Mapping[Thing, Thing]) -> impact_pb2.ImpactChange.ValueType:
@@ -75,6 +76,8 @@ def _meaning(
             return _WARNING, "is deleted and made anew: another MAC address, and what was set by hand is lost"
         case impact_pb2.IMPACT_CHANGE_REMOVED, impact_pb2.IMPACT_KIND_LINK:
             return _WARNING, "is deleted" if thing.object else "leaves its table"
+        case impact_pb2.IMPACT_CHANGE_ADDED, impact_pb2.IMPACT_KIND_LINK:
+            return _INFO, "is there under this name from then on"
         case impact_pb2.IMPACT_CHANGE_INTERRUPTED, _:
             return _WARNING, "is not ours and stays: it selects nothing while no link has that name"
         case impact_pb2.IMPACT_CHANGE_MOVED, impact_pb2.IMPACT_KIND_ADDRESS if not belonging.is_kernels:
@@ -142,6 +145,25 @@ def resources(relocation: Relocation) -> list[impact_pb2.ImpactResource]:
         *((name, _REMOVED) for name in relocation.deleted),
     ]
     return [impact_pb2.ImpactResource(name=name, change=change) for name, change in sorted(changes)]
+
+
+def evacuated(relocation: Relocation, impact: impact_pb2.Impact) -> list[route_table_pb2.EvacuatedCard]:
+    """What the cards had, out of all that a deletion touches."""
+    gone = [item for item in impact.items if item.change == _REMOVED]
+    told = []
+    for card in relocation.changed:
+        names = {item.change: item.link for item in impact.items if item.kind == _LINK and item.resource == card.name}
+        here, there = names.get(_REMOVED, ""), names.get(_ADDED, "")
+        own = [item for item in gone if here and (item.link == here or f" dev {here} " in item.object)]
+        told.append(
+            route_table_pb2.EvacuatedCard(
+                interface=card.name,
+                link_name=there or here,
+                addresses=[item.object for item in own if item.kind == _ADDRESS and not scene.is_link_local(item.object)],
+                routes=[item.object for item in own if item.kind == impact_pb2.IMPACT_KIND_STATIC_ROUTE],
+            )
+        )
+    return told
 
 
 def unknown_again(prefixes: Iterable[str], *, is_same_link: bool) -> tuple[str, ...]:

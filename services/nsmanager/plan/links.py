@@ -51,10 +51,13 @@ def foreign(observed: Observed) -> tuple[str, ...]:
 
 
 def card(link: Link, observed: Observed) -> tuple[str, operation.Link] | None:
-    """Where the card is that is not yet in its table, and what it looks like there."""
+    """Where the card is that is not in its table, and what it looks like there. One that was taken before is known by its MAC
+    address, too, should somebody have taken its mark off and given it another name."""
     if link.mark in observed.marked:
         return observed.marked[link.mark]
-    return next(((BUILT_IN, seen) for seen in observed.cards if _fits(link, seen)), None)
+    chosen = next((seen for seen in observed.cards if _fits(link, seen)), None)
+    found = chosen or next((seen for seen in observed.cards if (seen.mac, seen.kind) == observed.macs.get(link.mark)), None)
+    return (BUILT_IN, found) if found is not None else None
 
 
 def is_known(link: Link, seen: operation.Link) -> bool:
@@ -129,7 +132,9 @@ def _present(link: Link, desired: Desired, observed: Observed) -> Iterator[At]:
         yield At(link.resource, table, operation.MarkLink(name=there.name, mark=link.mark))
         yield from _settings(link, there, there.name, desired.id)
     else:
-        yield At(link.resource, table, operation.MoveLink(name=there.name, table=desired.id, new_name=link.name, mark=link.mark))
+        was = link.card_name if not there.mark else ""
+        taken = operation.MoveLink(name=there.name, table=desired.id, new_name=link.name, mark=link.mark, was=was)
+        yield At(link.resource, table, taken)
         yield from _settings(link, None, link.name, desired.id)
 
 

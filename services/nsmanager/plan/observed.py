@@ -11,7 +11,7 @@ class Observed:
     """One route table as it is. `namespace` and `snapshot` are None where there is none.
 
     `marked`: every link of the device with a mark of ours outside this table, by mark, with the table it is in; `cards`: the
-    unmarked links of `default`.
+    unmarked links of `default`; `macs`: the MAC address and kind of each network card that carries, or carried, a mark.
     """
 
     namespace: operation.Namespace | None = None
@@ -19,6 +19,7 @@ class Observed:
     boot_id: str = ""
     marked: Mapping[str, tuple[str, operation.Link]] = field(default_factory=dict)
     cards: tuple[operation.Link, ...] = ()
+    macs: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
     @property
     def links(self) -> Mapping[str, operation.Link]:

@@ -5,7 +5,7 @@ hops leave by; one that has others as well stays with those.
 """
 
 import ipaddress
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from crossns import names, resource
@@ -52,14 +52,14 @@ def move(desired: Desired, stored: Mapping[str, Resource], interface: str, targe
     return Relocation(frozenset({interface}), tuple(changed), created, tuple(name for name, _ in leaving))
 
 
-def evacuation(inside: Iterable[Resource]) -> Relocation:
-    """Cards go back to `default`, everything else is deleted."""
+def evacuation(table: str, inside: Collection[Resource]) -> Relocation:
+    """Cards go back to `default`, everything else is deleted, the table too."""
     cards = [each for each in inside if isinstance(each, interface_pb2.Interface) and each.spec.HasField("physical")]
     kept = {card.name for card in cards}
     return Relocation(
         frozenset(each.name for each in inside if isinstance(each, interface_pb2.Interface)),
         tuple(map(pulled_back, cards)),
-        deleted=tuple(each.name for each in inside if each.name not in kept),
+        deleted=(*(each.name for each in inside if each.name not in kept), table),
     )
 
 

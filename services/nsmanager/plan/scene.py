@@ -48,9 +48,9 @@ KERNELS = Belonging(is_kernels=True)
 Scene = Mapping[Thing, Belonging]
 
 
-def before(desired: Desired, snapshot: operation.Snapshot, seen: examination.Examination, links: Iterable[str]) -> Scene:
+def before(desired: Desired, snapshot: operation.Snapshot, seen: examination.Examination, links: Collection[str]) -> Scene:
     """What hangs on these links of a table, and where its VIPs are. With `lo` among them: all that is ours in the table."""
-    names, table = frozenset(links), desired.id
+    names, table = frozenset(links) - {LOOPBACK}, desired.id
     scene: dict[Thing, Belonging] = {}
     owners = {link.name: resource_of(link.mark) if link.mark else "" for link in snapshot.links}
     for link in snapshot.links:
@@ -72,7 +72,7 @@ def before(desired: Desired, snapshot: operation.Snapshot, seen: examination.Exa
     scene |= {_route_seen(table, route): _whose(route, by_key) for route in seen.routes}
     scene |= _neighbors_seen(desired, seen, owners)
     scene |= _rules_seen(desired, seen)
-    if LOOPBACK in names:
+    if LOOPBACK in links:
         scene |= _without_link(desired, snapshot)
     return scene
 

@@ -1,9 +1,11 @@
-"""Deletes a route table together with what nsmanager has in it: cards go back to `default`, the rest is deleted.
+"""Deletes a route table, where asked together with what nsmanager has in it: cards go back to `default`, the rest is deleted.
 
-Called by RouteTables. Whether the table may go is found out before anything is touched: a refusal changes nothing.
+Called by RouteTables. Whether the table may go is found out before anything is touched: a refusal changes nothing, and names all
+that is in the way.
 """
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from google.protobuf import field_mask_pb2
@@ -11,46 +13,81 @@ from google.protobuf import field_mask_pb2
 from crossns import errors, names, standard
 from crossns.registry import ATTEMPTS, Options, Registry, check, contention
 from crossns.resource import Resource
-from crossns.v1 import interface_pb2
+from crossns.v1 import impact_pb2, interface_pb2, route_table_pb2
+from services.nsmanager import plan
+from services.nsmanager.servicer.impact import Impacts
+
+log = logging.getLogger(__name__)
 
 
 class Evacuation:
-    def __init__(self, registries: dict[str, Registry]) -> None:
+    def __init__(self, registries: Mapping[str, Registry], impacts: Impacts) -> None:
         self._registries = registries
         self._tables = registries["routeTables"]
+        self._impacts = impacts
 
     async def delete(self, request: Any) -> Any:
         for _ in range(ATTEMPTS):
             inside = await self._checked(request)
-            if request.validate_only and inside is not None:
+            if request.validate_only and inside:
                 return await self._tables.get(request.name)
-            await self._clear(inside or [])
+            evacuated = await self._had(request.name, inside)
+            await self._clear(inside)
             try:
-                return await standard.delete(self._tables, request)
+                deleted = await standard.delete(self._tables, request)
             except errors.FailedPrecondition as error:
                 # Somebody put another interface in meanwhile.
-                if error.reason != "ROUTE_TABLE_NOT_EMPTY":
+                if error.reason != "ROUTE_TABLE_NOT_EMPTY" or not request.evacuate:
                     raise
+                continue
+            deleted.status.evacuated.extend(evacuated)
+            return deleted
         raise contention(request.name)
 
-    async def _checked(self, request: Any) -> list[Resource] | None:
-        """What is in the table; None where there is no table. Raises where the table must stay as it is."""
+    async def impact(self, request: Any) -> impact_pb2.Impact:
+        """What a deletion would touch; nothing where it is refused."""
+        table = await self._tables.get(names.check(request.name, "routeTables", "name"))
+        check.alive(table)
+        try:
+            inside = await self._inside(table, evacuate=request.evacuate)
+        except errors.FailedPrecondition as error:
+            conflict = impact_pb2.ImpactConflict(reason=error.reason, message=error.message, blocking=True)
+            return impact_pb2.Impact(name=table.name, conflicts=[conflict])
+        return (await self._impacts.of_deletion(table.name, inside, request.own_session)).impact
+
+    async def _checked(self, request: Any) -> list[Resource]:
+        """What is in the table and would go with it. Raises where the table must stay as it is."""
         try:
             table = await self._tables.get(request.name)
         except errors.NotFound:
-            return None
+            return []
         if table.HasField("delete_time"):
             return []
         check.etag(request.etag, table)
+        return await self._inside(table, evacuate=request.evacuate)
+
+    async def _inside(self, table: Resource, *, evacuate: bool) -> list[Resource]:
         self._tables.kind.check_deletion(table)
         referrers = await self._referrers(table.name)
-        self._check_owned(table.name, referrers)
-        inside = [await self._registries[names.collection(name)].get(name) for name in referrers]
+        own = [name for name in referrers if names.owner(name) == self._tables.keys.service] if evacuate else []
+        inside = [await self._registries[names.collection(name)].get(name) for name in own]
+        in_the_way = {name: table.name for name in referrers if name not in own}
         for each in inside:
             if not _is_card(each):
-                outside = set(await self._referrers(each.name)) - set(referrers)
-                self._check_none(each.name, outside)
+                in_the_way |= {name: each.name for name in await self._referrers(each.name) if name not in referrers}
+        _refuse(table, in_the_way)
         return inside
+
+    async def _had(self, table: str, inside: list[Resource]) -> list[route_table_pb2.EvacuatedCard]:
+        """What the cards have that will be pulled back: also for the log, should the reply be lost."""
+        if not any(map(_is_card, inside)):
+            return []
+        outlook = await self._impacts.of_deletion(table, inside, impact_pb2.OwnSession())
+        found = plan.evacuated(outlook.relocation, outlook.impact)
+        for card in found:
+            had = ", ".join((*card.addresses, *card.routes)) or "nothing"
+            log.info("%s is pulled out of %s, where it had %s", card.interface, table, had)
+        return found
 
     async def _clear(self, inside: Iterable[Resource]) -> None:
         """From the top down: what others sit on goes when they have gone."""
@@ -69,7 +106,7 @@ class Evacuation:
     async def _take_out(self, resource: Resource) -> None:
         registry = self._registries[names.collection(resource.name)]
         if isinstance(resource, interface_pb2.Interface) and _is_card(resource):
-            await registry.update(_pulled_back(resource), field_mask_pb2.FieldMask(paths=["spec"]), Options())
+            await registry.update(plan.pulled_back(resource), field_mask_pb2.FieldMask(paths=["spec"]), Options())
         else:
             await registry.delete(resource.name, Options(allow_missing=True))
 
@@ -78,23 +115,27 @@ class Evacuation:
         listings = [await self._tables.store.list(keys.of(service).refs_to(name)) for service in names.SERVICES]
         return sorted(entry.key.split("//", 1)[1] for listing in listings for entry in listing.entries)
 
-    def _check_owned(self, table: str, referrers: Iterable[str]) -> None:
-        self._check_none(table, {name for name in referrers if names.owner(name) != self._tables.keys.service})
 
-    def _check_none(self, name: str, referrers: set[str]) -> None:
-        if referrers:
-            listed = ", ".join(sorted(referrers))
-            message = f"{name} is still used by {listed}: change or delete them first"
-            raise errors.FailedPrecondition("STILL_REFERENCED", message, resource=name, referrers=listed)
+def _refuse(table: Resource, in_the_way: Mapping[str, str]) -> None:
+    """Raise where something is: all of it named. `in_the_way`: referrer -> what it refers to. Links that no Interface declares
+    are somebody's: they must not die with the namespace."""
+    assert isinstance(table, route_table_pb2.RouteTable)  # noqa: S101 - by its kind
+    interfaces = [name for name in in_the_way if names.collection(name) == "interfaces" and in_the_way[name] == table.name]
+    words, about = [], {"referrers": ", ".join([*interfaces, *(name for name in in_the_way if name not in interfaces)])}
+    if interfaces:
+        words.append(f"{table.name} still has {', '.join(interfaces)}: move or delete them first, or delete with evacuate")
+    if links := ", ".join(table.status.undeclared_links):
+        words.append(
+            f"{table.name} holds links that no Interface declares: {links}; move or delete them first (`ip -n ... link`)"
+        )
+        about["links"] = links
+    for used in sorted(set(in_the_way.values())):
+        by = ", ".join(name for name, target in in_the_way.items() if target == used and name not in interfaces)
+        words += [f"{used} is still used by {by}: change or delete them first"] if by else []
+    if words:
+        reason = "ROUTE_TABLE_NOT_EMPTY" if interfaces or links else "STILL_REFERENCED"
+        raise errors.FailedPrecondition(reason, "; ".join(words), resource=table.name, **about)
 
 
 def _is_card(resource: Resource) -> bool:
     return isinstance(resource, interface_pb2.Interface) and resource.spec.HasField("physical")
-
-
-def _pulled_back(card: interface_pb2.Interface) -> interface_pb2.Interface:
-    wanted = interface_pb2.Interface(name=card.name)
-    wanted.spec.route_table = names.DEFAULT_TABLE
-    wanted.spec.physical.CopyFrom(card.spec.physical)
-    wanted.spec.link_name = card.status.original_link_name if card.spec.physical.mac_address else ""
-    return wanted

@@ -110,6 +110,18 @@ class Impacts:
             impact.conflicts.append(impact_pb2.ImpactConflict(reason="LINK_MISSING", message=message, blocking=True))
         return Outlook(state, relocation, impact)
 
+    async def of_deletion(self, table: str, inside: Collection[Resource], session: impact_pb2.OwnSession) -> Outlook:
+        """Of a table together with all that is in it: `inside`, with their status."""
+        state = await self._state()
+        here, there = state.desired(names.resource_id(table)), state.desired(model.BUILT_IN)
+        relocation = plan.evacuation(table, inside)
+        snapshot = await self._look(here.id)
+        links = tuple(link.name for link in snapshot.links)
+        own = tuple(link for link in links if link != plan.LOOPBACK)
+        departure = _Departure(here, snapshot, await self._examine(here.id, own, session), links)
+        impact = self._impact(table, state, relocation, departure, (there, await self._look(there.id)))
+        return Outlook(state, relocation, impact)
+
     def _impact(
         self,
         name: str,

@@ -1,4 +1,4 @@
-"""RouteTables: the standard methods, a look for links that would die, and what follows from the index."""
+"""RouteTables: the standard methods, what a deletion would touch, and what follows from the index."""
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -8,6 +8,7 @@ from crossns import errors, names, standard
 from crossns.registry import Options, Registry
 from crossns.v1 import route_table_pb2, route_table_pb2_grpc
 from services.nsmanager.servicer.evacuation import Evacuation
+from services.nsmanager.servicer.impact import Impacts
 from services.nsmanager.servicer.statistics import Statistics, interval
 
 # VRRP has 8 bits for a virtual router id, 0 is not one (RFC 5798 5.2.3).
@@ -15,9 +16,9 @@ VRID_COUNT = 255
 
 
 class RouteTables(route_table_pb2_grpc.RouteTablesServicer):
-    def __init__(self, registries: dict[str, Registry], statistics: Statistics) -> None:
+    def __init__(self, registries: dict[str, Registry], statistics: Statistics, impacts: Impacts) -> None:
         self._registry = registries["routeTables"]
-        self._evacuation = Evacuation(registries)
+        self._evacuation = Evacuation(registries, impacts)
         self._statistics = statistics
 
     async def ensure_built_in(self) -> None:
@@ -42,11 +43,11 @@ class RouteTables(route_table_pb2_grpc.RouteTablesServicer):
         return await standard.update(self._registry, request)
 
     async def DeleteRouteTable(self, request: Any, _context: Any) -> Any:
-        name = names.check(request.name, "routeTables", "name")
-        await self._check_undeclared(name)
-        if not request.evacuate:
-            return await standard.delete(self._registry, request)
+        names.check(request.name, "routeTables", "name")
         return await self._evacuation.delete(request)
+
+    async def AnalyzeImpact(self, request: Any, _context: Any) -> Any:
+        return await self._evacuation.impact(request)
 
     async def GetIdentity(self, request: Any, _context: Any) -> Any:
         table = await standard.get(self._registry, request)
@@ -79,14 +80,3 @@ class RouteTables(route_table_pb2_grpc.RouteTablesServicer):
     async def ListStatistics(self, _request: Any, _context: Any) -> AsyncGenerator[Any, None]:
         for each in await self._statistics.read_all():
             yield each
-
-    async def _check_undeclared(self, name: str) -> None:
-        """Links that no Interface declares are somebody's: they must not die with the namespace."""
-        try:
-            table = await self._registry.get(name)
-        except errors.NotFound:
-            return
-        if isinstance(table, route_table_pb2.RouteTable) and table.status.undeclared_links and not table.HasField("delete_time"):
-            links = ", ".join(table.status.undeclared_links)
-            message = f"{name} holds links that no Interface declares: {links}; move or delete them first (`ip -n ... link`)"
-            raise errors.FailedPrecondition("ROUTE_TABLE_NOT_EMPTY", message, resource=name, links=links)
