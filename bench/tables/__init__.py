@@ -8,7 +8,7 @@ from rich.console import Console
 
 from bench import client
 from bench.row import Row
-from bench.tables import growth, standing
+from bench.tables import event, growth, standing
 from bench.tables.place import LABEL, METRICS, Place
 from crossns import rpc
 from crossns.layout import Layout
@@ -27,6 +27,7 @@ async def measure(progress: Console) -> list[Row]:
                 growth.first,
                 standing.agent_pss,
                 standing.scrape,
+                event.events,
                 standing.agent_back,
                 standing.idle,
                 growth.rest,

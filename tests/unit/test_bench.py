@@ -4,8 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyroute2.netlink.rtnl import RTM_DELROUTE, RTM_NEWROUTE
+from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
-from bench import hand, row, tool
+from bench import hand, route, row, tool
 from crossns import errors
 
 FIVE = (1.0, 2.0, 3.0, 4.0, 10.0)
@@ -219,3 +221,14 @@ def test_untuned_is_without_what_makes_haproxy_faster() -> None:
         "    maxpipes 128",
         "    option splice-request",
     }
+
+
+@pytest.mark.parametrize(("number", "address"), [(0, "198.18.0.0"), (300, "198.18.1.44"), (65536, "198.19.0.0")])
+def test_storm_is_made_of_routes_to_addresses_for_benchmarks(number: int, address: str) -> None:
+    for is_new in (True, False):
+        data = route.message(number, is_new=is_new)
+        decoded = rtmsg(data)
+        decoded.decode()
+        assert decoded["header"]["type"] == (RTM_NEWROUTE if is_new else RTM_DELROUTE)
+        assert decoded["header"]["length"] == len(data)
+        assert (decoded.get_attr("RTA_DST"), decoded["dst_len"], decoded["table"]) == (address, 32, 254)
