@@ -65,7 +65,9 @@ class Device:
             await self._look(BUILT_IN)
         namespace = next(iter(await self._namespaces(table)), None)
         if namespace is None:
-            self._forget(table)
+            if table in self._snapshots:
+                self._forget(table)
+                self._on_links()
             if (agent := self._agents.pop(table, None)) is not None:
                 await agent.close()
             self._connecting.pop(table, None)

@@ -1,10 +1,12 @@
 """Links: cards are taken out of `default` and given back, virtual links are made and deleted, both by their mark.
 
 A card in a table carries its resource's mark and remembers its name in `default`; so it is found after any absence, and a link
-without a mark is never touched. A bridge cannot change namespace: like every virtual link it is made anew in its new table.
+without a mark is never touched. A bridge cannot change namespace: like every virtual link it is made anew in its new table, when
+it has gone from the old one. A link of ours that has another one's name steps aside, so that names can be exchanged.
 """
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Mapping
 
 from crossns import operation
 from services.nsmanager.model import BUILT_IN, Desired, Link, resource_of
@@ -12,10 +14,15 @@ from services.nsmanager.plan.observed import At, Observed
 
 
 def plan(desired: Desired, observed: Observed) -> tuple[At, ...]:
-    """Make, take in and set the table's links, parents before those that sit on them."""
+    """Make names free, then make, take in and set the table's links, parents before those that sit on them."""
+    aside = _aside(desired, observed)
+    renamed = (
+        At(resource_of(mark), desired.id, operation.SetLink(name=observed.own_links[mark].name, new_name=name))
+        for mark, name in sorted(aside.items())
+    )
     ordered = sorted(desired.links, key=lambda link: (_depth(link, desired), link.resource))
-    made = [op for link in ordered for op in _present(link, desired, observed)]
-    return (*made, *(op for link in ordered for op in _ports(link, desired, observed)))
+    made = [op for link in ordered for op in _present(link, desired, observed, aside)]
+    return (*renamed, *made, *(op for link in ordered for op in _ports(link, desired, observed)))
 
 
 def released(desired: Desired, observed: Observed) -> tuple[At, ...]:
@@ -41,8 +48,16 @@ def find(link: Link, desired: Desired, observed: Observed) -> operation.Link | N
 
 
 def is_expected(link: Link, desired: Desired, observed: Observed) -> bool:
-    """Whether the link is there, or about to be: a card may be missing."""
-    return link.kind != "physical" or find(link, desired, observed) is not None or card(link, observed) is not None
+    """Whether the link is there, or about to be: a card may be missing, a virtual link still elsewhere."""
+    if find(link, desired, observed) is not None:
+        return True
+    return card(link, observed) is not None if link.kind == "physical" else not elsewhere(link, desired, observed)
+
+
+def elsewhere(link: Link, desired: Desired, observed: Observed) -> str:
+    """The table that still has the virtual link, which was moved to this one; "" where none has."""
+    table, _ = observed.marked.get(link.mark, (desired.id, None))
+    return table if link.kind != "physical" and table != desired.id else ""
 
 
 def foreign(observed: Observed) -> tuple[str, ...]:
@@ -115,12 +130,25 @@ def _release(mark: str, seen: operation.Link, desired: Desired) -> Iterator[At]:
         yield At(resource, desired.id, operation.MoveLink(name=seen.name, table=BUILT_IN, new_name=seen.was, mark=""))
 
 
-def _present(link: Link, desired: Desired, observed: Observed) -> Iterator[At]:
+def _aside(desired: Desired, observed: Observed) -> dict[str, str]:
+    """Links that stay, or wait for the table that pulls them, under a name that another link of the table wants: mark -> the name
+    that they take meanwhile. An agent's sweep leaves it alone."""
+    wanted = {link.name: link.mark for link in desired.links}
+    return {
+        mark: f"~~{hashlib.sha256(mark.encode()).hexdigest()[:10]}"
+        for mark, seen in observed.own_links.items()
+        if wanted.get(seen.name, mark) != mark and _is_wanted_here(mark, seen, desired)
+    }
+
+
+def _present(link: Link, desired: Desired, observed: Observed, aside: Mapping[str, str]) -> Iterator[At]:
     seen = find(link, desired, observed)
     if seen is not None:
-        yield from _settings(link, seen, seen.name, desired.id)
+        yield from _settings(link, seen, aside.get(link.mark, seen.name), desired.id)
         return
     if link.kind != "physical":
+        if elsewhere(link, desired, observed):
+            return
         yield _created(link, desired)
         yield from _settings(link, None, link.name, desired.id)
         return

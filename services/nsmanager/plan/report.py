@@ -122,6 +122,8 @@ def _link(link: Link, desired: Desired, observed: Observed, failures: Failures) 
         reason, message = "LINK_MISSING", f"routeTables/default has no network card {what}: plug it in, or correct spec.physical"
     elif reason == "IN_PROGRESS" and link.parent and link.parent not in desired.all_links:
         reason, message = "PARENT_MISSING", f"{link.parent} is being deleted: name another parent"
+    elif reason == "IN_PROGRESS" and (table := links.elsewhere(link, desired, observed)):
+        message = f"it is still in routeTables/{table}, and comes when it has gone from there"
     missing = links.missing_ports(link, desired, observed) if seen is not None else ()
     if reason == "OK" and missing:
         reason = "PORT_MISSING"

@@ -1,7 +1,7 @@
 """How nsmanager's kinds are stored: what each claims, what it refers to, and what must hold before it is admitted."""
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from crossns import errors, names, resource, store
 from crossns.registry import Registry
@@ -152,22 +152,27 @@ async def _check_ports(registry: Registry, wanted: Resource, _current: Resource 
 
 
 async def _check_interface(registry: Registry, wanted: Resource, _current: Resource | None) -> Resource:
-    """What a rule or a neighbour names is in its own table: it says nothing about another."""
     assert isinstance(wanted, rule_pb2.Rule | neighbor_pb2.Neighbor)  # noqa: S101 - by its kind
-    named = wanted.spec.interface
-    entry = await registry.store.get(registry.keys.desired(named)) if named else None
-    interface = resource.load("interfaces", entry.value) if entry is not None else None
-    table = names.parent(wanted.name)
-    if isinstance(interface, interface_pb2.Interface) and interface.spec.route_table != table:
-        message = f"{named} is in {interface.spec.route_table}: name an interface of {table}"
-        raise errors.InvalidSpec("spec.interface", message)
+    await _check_inside(registry, names.parent(wanted.name), {"spec.interface": wanted.spec.interface})
     return wanted
+
+
+async def _check_inside(registry: Registry, table: str, named: Mapping[str, str]) -> None:
+    """What something in a table names (field -> interface, or "") is in that table: it says nothing about another."""
+    for field, name in named.items():
+        entry = await registry.store.get(registry.keys.desired(name)) if name else None
+        interface = resource.load("interfaces", entry.value) if entry is not None else None
+        if isinstance(interface, interface_pb2.Interface) and interface.spec.route_table != table:
+            message = f"{name} is in {interface.spec.route_table}: name an interface of {table}"
+            raise errors.InvalidSpec(field, message)
 
 
 async def _check_gateways(registry: Registry, wanted: Resource, _current: Resource | None) -> Resource:
     """A gateway without an interface must be in the prefix of an interface of the table, or it could not be reached."""
     assert isinstance(wanted, route_pb2.Route)  # noqa: S101 - by its kind
     route = model.route(wanted)
+    named = {f"spec.gateways[{number}].interface": hop.interface for number, hop in enumerate(route.hops)}
+    await _check_inside(registry, names.parent(wanted.name), named)
     gateways = [ipaddress.ip_address(hop.gateway) for hop in route.hops if not hop.interface]
     if not gateways:
         return wanted
