@@ -37,6 +37,12 @@ NAMES = frozenset(
         "sockets.used",
     )
 )
+# How many there are now, by version of IP: of no file.
+CENSUS = tuple(
+    f"{family}.{name}"
+    for family in ("inet", "inet6")
+    for name in ("addresses", "routes", *(f"neighbors.{state}" for state in ("reachable", "stale", "failed", "permanent")))
+)
 
 
 class Link(msgspec.Struct, frozen=True, array_like=True):
@@ -61,7 +67,7 @@ class Conntrack(msgspec.Struct, frozen=True):
 
 
 class KernelCounters(msgspec.Struct, frozen=True, tag=True, kw_only=True):
-    """`time_ns`: of the epoch, when they were read. `values` by NAMES. No `conntrack` where the namespace has none."""
+    """`time_ns`: of the epoch, when they were read. `values` by NAMES and CENSUS. No `conntrack` where the namespace has none."""
 
     time_ns: int
     links: tuple[Link, ...]

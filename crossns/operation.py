@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from crossns import counter, entry, examination, kernel, listener, message, sysctl
+from crossns import counter, entry, examination, kernel, listener, message, standing, sysctl
 
 # The mark of what is ours: rtm_protocol of routes, IFA_PROTO of addresses (two values, so that a VIP is told from an
 # interface's own address). 0..31 are the kernel's and iproute2's; these are unassigned in rt_protos.
@@ -292,6 +292,7 @@ AgentOperation = (
     | entry.Operation
     | sysctl.Operation
     | kernel.Operation
+    | standing.Operation
     | OpenSocket
     | listener.OpenListener
     | examination.Examine
@@ -299,7 +300,16 @@ AgentOperation = (
 )
 Request = Hello | LauncherOperation | AgentOperation
 Result = (
-    Welcome | Namespace | Namespaces | Engine | Engines | Counters | Snapshot | counter.KernelCounters | examination.Examination
+    Welcome
+    | Namespace
+    | Namespaces
+    | Engine
+    | Engines
+    | Counters
+    | Snapshot
+    | counter.KernelCounters
+    | examination.Examination
+    | standing.Standings
 )
 
 

@@ -63,6 +63,12 @@ IP = (
     Measure("tcp", "sockets", "TCP sockets in use, listening ones too.", "sockets.tcp"),
     Measure("udp", "sockets", "UDP sockets in use.", "sockets.udp"),
     Measure("raw", "sockets", "Raw sockets in use.", "sockets.raw"),
+    Measure("ip", "addresses", "Addresses on the table's links.", "addresses"),
+    Measure("ip", "routes", "Routes of the table, without the kernel's own.", "routes"),
+    Measure("ip_reachable", "neighbors", "Neighbours heard of lately.", "neighbors.reachable"),
+    Measure("ip_stale", "neighbors", "Neighbours not heard of lately.", "neighbors.stale"),
+    Measure("ip_failed", "neighbors", "Neighbours asked for without an answer.", "neighbors.failed"),
+    Measure("ip_permanent", "neighbors", "Neighbours set for good.", "neighbors.permanent"),
 )
 TABLE = (
     Measure("tcp_opened", "connections", "TCP connections begun from the table.", "tcp.active_opens_total"),

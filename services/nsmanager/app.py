@@ -2,7 +2,7 @@
 
 import time
 
-from crossns import rpc
+from crossns import operation, rpc
 from crossns.chronicle import Chronicle, Events
 from crossns.reconcile import Reconciler, Rooms
 from crossns.service import App, Context
@@ -18,11 +18,19 @@ async def build(context: Context) -> App:
         context.token,
         on_change=lambda unit: loop.trigger(unit),  # noqa: PLW0108 - there is no loop yet
         on_links=lambda: loop.trigger_unsettled(),  # noqa: PLW0108
-        on_news=lambda table, told: chronicle.publish(plan.events(table, told, time.time_ns())),
+        on_news=lambda table, told: hear(table, told),  # noqa: PLW0108
     )
     world = model.World(context.keys)
     rooms = Rooms(world, plan.plan, plan.report, device)
     loop = Reconciler(rooms, context.backend, context.snapshot, context.keys, context.fence, registries)
+    telling = Rooms(model.Standings(context.keys), plan.standings, lambda *_: {}, driver.Standings(device))
+    tellers = Reconciler(telling, context.backend, context.snapshot, context.keys, context.fence, {})
+
+    def hear(table: str, told: plan.Told) -> None:
+        chronicle.publish(plan.events(table, told, time.time_ns()))
+        if isinstance(told, operation.AgentStarted):
+            tellers.trigger(f"routeTables/{table}")
+
     impacts = servicer.Impacts(registries, device.ask)
     tables = servicer.RouteTables(registries, servicer.Statistics(device, world.units), impacts)
     await tables.ensure_built_in()
@@ -41,4 +49,4 @@ async def build(context: Context) -> App:
             servicer.Neighbors(registries["neighbors"]),
         ),
     }
-    return App(services, (device.run, loop.run, moves.run))
+    return App(services, (device.run, loop.run, moves.run, tellers.run))

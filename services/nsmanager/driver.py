@@ -7,9 +7,9 @@ last is kept, because a card is looked for in all of them.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
-from crossns import counter, errors, kernel, names, operation
+from crossns import counter, errors, kernel, names, operation, standing
 from crossns.agent import Agent
 from crossns.launcher import Launcher, follow
 from crossns.layout import Layout
@@ -98,6 +98,14 @@ class Device:
         """What the agent of a table answers to a question that changes nothing."""
         return await (await self._connected_agent(table)).call(wanted)
 
+    async def tables(self) -> list[str]:
+        """By id, of every table that has a namespace."""
+        return [each.table for each in await self._namespaces("")]
+
+    async def agent(self, table: str) -> Agent | None:
+        """A session with a table's agent, the same for all until it is lost; None where the table has no namespace."""
+        return await self._connected_agent(table) if await self._namespaces(table) else None
+
     async def agent_restarts(self) -> dict[str, int]:
         """By table, of every table that has a namespace."""
         return {each.table: each.agent_restarts for each in await self._namespaces("")}
@@ -160,6 +168,39 @@ class Device:
         elif isinstance(event, kernel.News):
             self._on_news(table, event)
             self._agents[table].post(kernel.Acknowledge(number=event.number))
+
+
+class Standings:
+    """What each table's agent has been told of its vServices: read when a session begins, then as it acknowledges."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._held: dict[str, tuple[Agent, dict[standing.Key, standing.Standing]]] = {}
+
+    async def units(self) -> Iterable[str]:
+        return [f"routeTables/{table}" for table in await self._device.tables()]
+
+    async def observe(self, unit: str) -> Mapping[standing.Key, standing.Standing] | None:
+        table = names.resource_id(unit)
+        if table in self._held and not self._held[table][0].is_closed:
+            return self._held[table][1]
+        self._held.pop(table, None)
+        agent = await self._device.agent(table)
+        if agent is None:
+            return None
+        read = await agent.call(standing.ReadStandings())
+        if not isinstance(read, standing.Standings):
+            raise errors.InvariantError(f"the agent of {table} answered a question for standings with {type(read).__name__}")
+        self._held[table] = agent, {each.key: each for each in read.items}
+        return self._held[table][1]
+
+    async def apply(self, op: At) -> None:
+        agent, held = self._held[op.table]
+        await agent.call(op.operation)
+        if isinstance(op.operation, standing.PutStandings):
+            for key in op.operation.gone:
+                held.pop(key, None)
+            held |= {each.key: each for each in op.operation.standings}
 
 
 def _links(snapshot: operation.Snapshot) -> set[tuple[str, str]]:

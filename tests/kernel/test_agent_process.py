@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from crossns import errors, operation, proc, sysctl
+from crossns import counter, errors, operation, proc, standing, sysctl
 from crossns.agent import Agent
 from crossns.listener import OpenListener
 from crossns.testing.device import wait_until
@@ -62,6 +62,51 @@ async def test_overrun_is_told_as_such(tree: Tree, agent: Agent) -> None:
         os.kill(pid, signal.SIGCONT)
     await wait_until(lambda: "overrun" in kinds(events))
     assert [each.name for each in (await tree.dump("a")).links] == ["lo", "br0"]
+
+
+async def test_how_another_tables_vservices_stand_is_none_of_an_agents_business(agent: Agent) -> None:
+    fe = standing.Standing(vservice="vServices/web", part="fe", address="203.0.113.10", port=80, state="READY")
+    await agent.call(standing.PutStandings(table="a", standings=(fe,)))
+    refused = await refusal(agent, standing.PutStandings(table="b", standings=(), gone=(fe.key,)))
+    assert (type(refused), refused.reason) == (errors.FailedPrecondition, "FOREIGN_OBJECT")
+    assert await agent.call(standing.ReadStandings()) == standing.Standings(items=(fe,))
+    await agent.call(standing.PutStandings(table="a", standings=(), gone=(fe.key, ("vServices/none", "fe"))))
+    assert await agent.call(standing.ReadStandings()) == standing.Standings()
+
+
+async def test_things_are_counted_where_they_are(tree: Tree, agent: Agent) -> None:
+    await tree.create("b")
+    await bridge(agent)
+    await address(agent, "10.0.0.1/24")
+    lines = [
+        *(f"route add 10.{n}.0.0/16 via 10.0.0.9" for n in range(1, 41)),
+        "route add blackhole 192.0.2.0/24 table 7",
+        "neigh add 10.0.0.2 lladdr 02:00:00:00:00:02 dev br0 nud permanent",
+        "neigh add 10.0.0.3 lladdr 02:00:00:00:00:03 dev br0 nud stale",
+        "neigh add 10.0.0.4 lladdr 02:00:00:00:00:04 dev br0 nud reachable",
+        "neigh add 10.0.0.5 dev br0 nud failed",
+    ]
+    (await proc.run(["ip", "-netns", "a", "-batch", "-"], stdin="\n".join(lines))).check()
+    assert await census(agent) == {
+        # 127.0.0.1 is one, too.
+        "addresses": 2,
+        # Beside those above, that of the address's own network.
+        "routes": 42,
+        "neighbors.permanent": 1,
+        "neighbors.stale": 1,
+        "neighbors.reachable": 1,
+        "neighbors.failed": 1,
+    }
+    elsewhere = await census(await tree.agent("b"))
+    assert elsewhere.pop("addresses") == 1
+    assert set(elsewhere.values()) == {0}
+
+
+async def census(agent: Agent) -> dict[str, int]:
+    """How much of IPv4 the agent counts."""
+    read = await agent.call(operation.ReadCounters())
+    assert isinstance(read, counter.KernelCounters)
+    return {name.removeprefix("inet."): value for name, value in read.values.items() if name.startswith("inet.")}
 
 
 async def test_looking_writes_nothing(agent: Agent) -> None:

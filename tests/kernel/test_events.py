@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from google.protobuf.json_format import MessageToDict
 
-from crossns import operation, proc
+from crossns import errors, operation, proc, standing
 from crossns.agent import Agent
 from crossns.testing.device import Device, doc, wait_until
 from crossns.testing.lab import Cable, Lab
-from crossns.v1 import events_pb2, events_pb2_grpc, route_table_pb2
+from crossns.v1 import events_pb2, events_pb2_grpc, route_table_pb2, status_pb2, v_service_pb2
 from tests.kernel.view import table_with_card
 
 pytestmark = [pytest.mark.kernel, pytest.mark.asyncio(loop_scope="module")]
@@ -106,8 +106,12 @@ async def test_what_the_kernel_tells_is_an_event_of_its_table_and_of_no_other(de
             "route del 10.10.0.0/16",
             "link del t0",
         )
+        told = await everything.until(lambda event: (event.type, event.link.link) == (DELETED, "t0"))
         await batch("b", "link add last type bridge", "link set last up")
-        told = await everything.until(link_is_up("last"))
+        told += await everything.until(link_is_up("last"))
+        # What else is read of `a` by then.
+        await batch("a", "link add last type bridge", "link set last up", "link del last")
+        told += await everything.until(lambda event: (event.type, event.link.link) == (DELETED, "last"))
         await batch("b", "link del last")
     mine = [event for event in told if event.route_tables == ["routeTables/a"]]
     assert {tuple(event.route_tables) for event in told} == {("routeTables/a",), ("routeTables/b",)}
@@ -132,7 +136,6 @@ async def test_what_the_kernel_tells_is_an_event_of_its_table_and_of_no_other(de
         {"type": "EVENT_TYPE_UPDATED", "neighbor": neighbor},
     ):
         assert {**wanted, "routeTables": ["routeTables/a"]} in said
-    assert (DELETED, "t0") in {(event.type, event.link.link) for event in mine}
 
 
 async def test_reader_gets_the_tables_and_kinds_that_he_asked_for(device: Device, lab: Lab) -> None:
@@ -238,3 +241,58 @@ async def test_what_happens_while_nsmanager_is_away_is_told_when_it_is_back(devi
         told = await events.until(link_is_up("meanwhile"))
         await batch("a", "link del begin", "link del meanwhile")
     assert MISSED in {event.type for event in told}
+
+
+async def standings(device: Device, table: str) -> dict[str, str]:
+    """What the table's agent holds; nothing while it does not answer."""
+    try:
+        session = await Agent.connect(device.layout.agent_socket(table), "observer", operation.Token(0, 0))
+    except errors.AgentUnavailable:
+        return {}
+    try:
+        read = await session.call(standing.ReadStandings())
+    finally:
+        await session.close()
+    assert isinstance(read, standing.Standings)
+    return {f"{each.vservice} {each.part}": each.state for each in read.items}
+
+
+async def said(device: Device, part: str) -> str:
+    """What the vService's own status says of its frontend or member."""
+    web = await device.client.get("vServices/web")
+    assert isinstance(web, v_service_pb2.VService)
+    parts = {each.name: each.state for each in (*web.status.frontends, *web.status.members) if each.service == "proxy"}
+    return status_pb2.State.Name(parts.get(part, status_pb2.STATE_UNSPECIFIED)).removeprefix("STATE_")
+
+
+async def test_each_table_is_told_how_its_vservices_stand_and_of_no_other_and_again_after_any_restart(device: Device) -> None:
+    await device.apply(*(doc(f"routeTables/{table}") for table in "abc"))
+    front = {"name": "fe", "routeTable": "routeTables/a", "address": "203.0.113.10", "port": 80}
+    member = {"name": "m", "routeTable": "routeTables/b", "address": "10.0.0.5", "port": 8080}
+    await device.apply(
+        doc("vServices/web", protocol="TCP", frontends=[front], pools=[{"name": "main", "members": [member]}]), wait=False
+    )
+
+    async def is_told() -> bool:
+        wanted = {"vServices/web fe": await said(device, "fe")}, {"vServices/web main/m": await said(device, "main/m")}
+        return (await standings(device, "a"), await standings(device, "b")) == wanted and "UNSPECIFIED" not in repr(wanted)
+
+    # Nobody answers there.
+    await wait_until(lambda: is_member(device, "ERROR"))
+    await wait_until(is_told)
+    assert await standings(device, "c") == {}
+    for table in "ab":
+        await device.kill(f"agent {table}")
+    await wait_until(is_told)
+    await device.kill("nsmanager")
+    await device.delete("vServices/web")
+    await wait_until(device.serves)
+
+    async def is_gone() -> bool:
+        return all([await standings(device, table) == {} for table in "ab"])
+
+    await wait_until(is_gone)
+
+
+async def is_member(device: Device, state: str) -> bool:
+    return await said(device, "main/m") == state

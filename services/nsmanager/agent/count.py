@@ -5,7 +5,7 @@ columns. /proc/net is that of the process's first thread, which is in the namesp
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from crossns import counter
@@ -16,11 +16,12 @@ _CONNTRACK = Path("/proc/sys/net/netfilter")
 _DEV_HEADS, _DEV_HALF = 2, 8
 
 
-def counters() -> counter.KernelCounters:
+def counters(census: Mapping[str, int]) -> counter.KernelCounters:
+    """With what `census` has counted."""
     values = dict(columns(_text("snmp") + _text("netstat")))
     values |= lines(_text("snmp6"))
     values |= sockets(_text("sockstat") + _text("sockstat6"))
-    wanted = {name: value for name, value in values.items() if name in counter.NAMES}
+    wanted = {name: value for name, value in values.items() if name in counter.NAMES} | dict(census)
     return counter.KernelCounters(time_ns=time.time_ns(), links=tuple(links(_text("dev"))), values=wanted, conntrack=conntrack())
 
 

@@ -9,11 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from crossns import entry, errors, examination, kernel, operation, sysctl
+from crossns import entry, errors, examination, kernel, operation, standing, sysctl
 from crossns.listener import OpenListener
 from services.nsmanager.agent import (
     addresses,
     announce,
+    census,
     count,
     examine,
     links,
@@ -27,6 +28,7 @@ from services.nsmanager.agent import (
 )
 from services.nsmanager.agent.journal import Journal
 from services.nsmanager.agent.rtnl import Rtnl
+from services.nsmanager.agent.standings import Standings
 from services.nsmanager.agent.target import Tables
 from services.nsmanager.launcher import session
 
@@ -36,6 +38,8 @@ DUTIES: dict[type[operation.Message], frozenset[str] | None] = {
     operation.ReadCounters: None,
     examination.Examine: None,
     operation.Statistics: None,
+    standing.ReadStandings: None,
+    standing.PutStandings: _NSMANAGER,
     kernel.Subscribe: _NSMANAGER,
     kernel.Acknowledge: _NSMANAGER,
     # Not a change of the namespace, but power over what leaves it.
@@ -69,6 +73,7 @@ class Operations:
         self._rtnl = rtnl
         self._tables = tables
         self._journal = journal
+        self._standings = Standings(tables.own)
         self._later = later
 
     def dispatch(self, wanted: Any, answer: session.Answer) -> None:
@@ -76,7 +81,7 @@ class Operations:
             case operation.Dump():
                 answer(observe.snapshot(self._rtnl))
             case operation.ReadCounters():
-                answer(count.counters())
+                answer(count.counters(census.census(self._rtnl)))
             case examination.Examine():
                 answer(examine.examine(self._rtnl, wanted))
             case operation.Statistics():
@@ -85,6 +90,11 @@ class Operations:
                 answer(None, (self._open_socket(wanted),))
             case OpenListener():
                 answer(None, (listeners.opened(self._rtnl, wanted).detach(),))
+            case standing.ReadStandings():
+                answer(self._standings.read())
+            case standing.PutStandings():
+                self._standings.put(wanted)
+                answer(None)
             case kernel.Subscribe():
                 answer(None)
                 self._journal.subscribe()

@@ -42,7 +42,8 @@ _NLMSGERR_ATTR_MSG = 1
 _SOL_NETLINK = 270
 _NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK = 10, 11, 12
 
-_HEADER = struct.Struct("IHHII")
+_HEADER, _SIZE = struct.Struct("IHHII"), struct.Struct("I")
+_LAST = {_NLMSG_ERROR, _NLMSG_DONE}
 _CLASSES = {RTM_NEWLINK: ifinfmsg, RTM_NEWADDR: ifaddrmsg, RTM_NEWROUTE: rtmsg, RTM_NEWRULE: fibmsg, RTM_NEWNEIGH: ndmsg}
 _CLASSES |= {RTM_DELLINK: ifinfmsg, RTM_DELADDR: ifaddrmsg, RTM_DELROUTE: rtmsg, RTM_DELNEIGH: ndmsg}
 # The kernel's dump messages are at most 32 KiB.
@@ -114,8 +115,22 @@ class Rtnl:
         message.encode()
         self._socket.send(message.data)
 
+    def scan(self, kind: int, message: nlmsg) -> Iterator[tuple[bytes, int]]:
+        """The messages of one dump as they come, consistent or not: bytes, and where in them the message begins."""
+        self._send(kind, message, NLM_F_REQUEST | NLM_F_DUMP)
+        for _, reply, received, offset in self._messages():
+            if reply not in _LAST:
+                yield received, offset
+
     def _replies(self, holding: bytes = b"") -> Iterator[tuple[int, nlmsg | None]]:
         """Flags and message of each reply; None for the one that ends them, and for those without `holding`."""
+        for flags, kind, received, offset in self._messages():
+            (size,) = _SIZE.unpack_from(received, offset)
+            is_held = kind not in _LAST and received.find(holding, offset, offset + size) >= 0
+            yield flags, decoded(kind, received, offset) if is_held else None
+
+    def _messages(self) -> Iterator[tuple[int, int, bytes, int]]:
+        """Flags and kind of each reply up to the one that ends them, that one included, and where it is; raises Refused."""
         while True:
             received = self._socket.recv(_BUFFER)
             offset = 0
@@ -123,12 +138,11 @@ class Rtnl:
                 size, kind, flags, sequence, _ = _HEADER.unpack_from(received, offset)
                 # What is left of a dump that was given up.
                 if sequence == self._sequence:
-                    if kind in {_NLMSG_ERROR, _NLMSG_DONE}:
+                    if kind in _LAST:
                         _check(received[offset : offset + size], flags)
-                        yield flags, None
+                    yield flags, kind, received, offset
+                    if kind in _LAST:
                         return
-                    is_held = received.find(holding, offset, offset + size) >= 0
-                    yield flags, decoded(kind, received, offset) if is_held else None
                 offset += (size + 3) & ~3
 
 

@@ -16,7 +16,7 @@ import msgspec
 
 from crossns import netns, operation, wire
 from crossns.layout import Layout
-from services.nsmanager.agent import count, observe, privilege, server
+from services.nsmanager.agent import census, count, observe, privilege, server
 from services.nsmanager.agent.rtnl import Rtnl
 from services.nsmanager.agent.target import Tables
 from services.nsmanager.launcher import agents, place, records, session
@@ -48,7 +48,7 @@ def _warm_up() -> None:
     def look() -> None:
         rtnl = Rtnl(session.Tally())
         wire.encode(operation.Reply(0, result=observe.snapshot(rtnl)))
-        wire.encode(operation.Reply(0, result=count.counters()))
+        wire.encode(operation.Reply(0, result=count.counters(census.census(rtnl))))
         rtnl.close()
 
     netns.inside_new(look)

@@ -6,6 +6,7 @@ table. Pure. The servicers parse to refuse, the loop parses what was stored.
 
 from services.nsmanager.model.entry import neighbor, rule
 from services.nsmanager.model.parse import interface, route, route_table, vips
+from services.nsmanager.model.standings import Standings, TableStandings
 from services.nsmanager.model.values import (
     BUILT_IN,
     Desired,
@@ -29,7 +30,9 @@ __all__ = [
     "Neighbor",
     "Route",
     "Rule",
+    "Standings",
     "Table",
+    "TableStandings",
     "Vip",
     "World",
     "interface",

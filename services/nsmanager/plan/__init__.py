@@ -1,7 +1,8 @@
 """What must be done to a route table so that it is as desired: pure, in the order in which it must be done.
 
 `observed` is what the driver saw, `plan` the difference as operations, `report` what both say about each resource,
-`statistics` what an agent counted in the API's words, `news` what it told. `relocation` is what a move writes, `impact` what that
+`statistics` what an agent counted in the API's words, `news` what it told, `standings`
+what it is told of vServices. `relocation` is what a move writes, `impact` what that
 touches (the difference of two `scene`s), `conflict` what it meets. The operations are the launcher's and agents' own messages,
 each with the resource for whose sake it is sent.
 """
@@ -14,6 +15,7 @@ from services.nsmanager.plan.order import plan
 from services.nsmanager.plan.relocation import Keep, Relocation, evacuation, move, pulled_back
 from services.nsmanager.plan.report import report
 from services.nsmanager.plan.scene import LOOPBACK, after, before, is_link_local
+from services.nsmanager.plan.standings import standings
 from services.nsmanager.plan.statistics import statistics
 
 __all__ = [
@@ -39,6 +41,7 @@ __all__ = [
     "report",
     "resources",
     "riders",
+    "standings",
     "statistics",
     "unknown_again",
 ]

@@ -29,7 +29,10 @@ _IP = {
     "no_routes_total": ("{ext}InNoRoutes", "{ip}OutNoRoutes"),
     "reassembly_failures_total": ("{ip}ReasmFails",),
     "fragmentation_failures_total": ("{ip}FragFails",),
+    "addresses": ("{inet}.addresses",),
+    "routes": ("{inet}.routes",),
 }
+_NEIGHBORS = {state: (f"{{inet}}.neighbors.{state}",) for state in ("reachable", "stale", "failed", "permanent")}
 _UDP = {
     "received_datagrams_total": ("Udp{six}InDatagrams",),
     "sent_datagrams_total": ("Udp{six}OutDatagrams",),
@@ -73,17 +76,18 @@ class _Version:
     udp: _Sums
     icmp: _Sums
     sockets: _Sums
+    neighbors: _Sums
 
     @staticmethod
     def spelt(**spelling: str) -> "_Version":
         def named(fields: _Sums) -> _Sums:
             return {field: tuple(name.format(**spelling) for name in counters) for field, counters in fields.items()}
 
-        return _Version(named(_IP), named(_UDP), named(_ICMP), named(_SOCKETS))
+        return _Version(named(_IP), named(_UDP), named(_ICMP), named(_SOCKETS), named(_NEIGHBORS))
 
 
-_IPV4 = _Version.spelt(ip="Ip", ext="IpExt", forwarded="IpForwDatagrams", six="")
-_IPV6 = _Version.spelt(ip="Ip6", ext="Ip6", forwarded="Ip6OutForwDatagrams", six="6")
+_IPV4 = _Version.spelt(ip="Ip", ext="IpExt", forwarded="IpForwDatagrams", six="", inet="inet")
+_IPV6 = _Version.spelt(ip="Ip6", ext="Ip6", forwarded="Ip6OutForwDatagrams", six="6", inet="inet6")
 
 
 def statistics(name: str, read: counter.KernelCounters) -> statistics_pb2.RouteTableStatistics:
@@ -119,6 +123,7 @@ def _ip(values: Mapping[str, int], version: _Version) -> statistics_pb2.IpStatis
         udp=statistics_pb2.UdpStatistics(**_sums(version.udp, values)),
         icmp=statistics_pb2.IcmpStatistics(**_sums(version.icmp, values)),
         sockets=statistics_pb2.SocketStatistics(**_sums(version.sockets, values)),
+        neighbors=statistics_pb2.NeighborStatistics(**_sums(version.neighbors, values)),
     )
 
 

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -73,9 +73,15 @@ def test_agent_that_has_just_recorded_itself_ends_with_its_table(
     """Its word that it is ready was not read yet."""
     kept = book(loop, tmp_path)
     path = record(tmp_path, process)
-    kept.end("a", COOKIE, loop.stop)
+    ended: list[bool] = []
+
+    def end() -> None:
+        ended.append(not is_alive(process))
+        loop.stop()
+
+    kept.end("a", COOKIE, end)
     run(loop)
-    process.wait(PATIENCE_S)
+    assert ended == [True]
     assert not path.exists()
 
 
@@ -92,3 +98,54 @@ def test_agent_that_comes_up_behind_the_end_of_its_table_is_killed(
     process.wait(PATIENCE_S)
     assert not path.exists()
     assert time.monotonic() - begun < PATIENCE_S
+
+
+class _Now:
+    """A reactor and a clock in the test's hand."""
+
+    def __init__(self) -> None:
+        self.time_s = 100.0
+        self.readers: dict[int, Callable[[], object]] = {}
+        self.timers: list[tuple[float, Callable[[], object]]] = []
+
+    def add_reader(self, fd: int, callback: Callable[[], object], /) -> None:
+        self.readers[fd] = callback
+
+    def remove_reader(self, fd: int, /) -> None:
+        del self.readers[fd]
+
+    def call_later(self, delay: float, callback: Callable[[], object], /) -> "_Now":
+        self.timers.append((delay, callback))
+        return self
+
+    def cancel(self) -> None:
+        pass
+
+
+def test_agent_that_keeps_ending_is_back_ever_later_and_at_once_when_it_had_lived(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = _Now()
+    monkeypatch.setattr(time, "monotonic", lambda: now.time_s)
+    told: list[tuple[object, ...]] = []
+    kept = Book(now, tmp_path, lambda *started: told.append(started), lambda *exited: told.append(exited))  # type: ignore[arg-type]
+    pids: list[int] = []
+    rests_s: list[float] = []
+    for lived_s in (60, 1, 1, 9, 11, 1):
+        with subprocess.Popen(["/bin/sleep", "60"]) as process:
+            record(tmp_path, process)
+            if pids:
+                rest_s, begin = now.timers.pop()
+                rests_s.append(rest_s)
+                begin()
+            else:
+                kept.ensure(agents.Fork("a", COOKIE, ""), lambda _outcome: None)
+            pids.append(process.pid)
+            now.time_s += lived_s
+            process.kill()
+            process.wait(PATIENCE_S)
+            (ended,) = now.readers.values()
+            ended()
+    assert rests_s == [0.0, 0.05, 0.1, 0.2, 0.0]
+    starts = [("a", pid, restarts) for restarts, pid in enumerate(pids)]
+    assert told == [each for start in starts for each in (start, start[:2])]
