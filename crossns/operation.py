@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from crossns import counter, entry, examination, kernel, listener, message, standing, sysctl
+from crossns import counter, entry, examination, kernel, listener, message, proof, standing, sysctl
 
 # The mark of what is ours: rtm_protocol of routes, IFA_PROTO of addresses (two values, so that a VIP is told from an
 # interface's own address). 0..31 are the kernel's and iproute2's; these are unassigned in rt_protos.
@@ -276,6 +276,7 @@ LauncherOperation = (
     | StopEngine
     | ListEngines
     | Statistics
+    | proof.LauncherOperation
 )
 AgentOperation = (
     Dump
@@ -297,20 +298,11 @@ AgentOperation = (
     | listener.OpenListener
     | examination.Examine
     | Statistics
+    | proof.AgentOperation
 )
 Request = Hello | LauncherOperation | AgentOperation
-Result = (
-    Welcome
-    | Namespace
-    | Namespaces
-    | Engine
-    | Engines
-    | Counters
-    | Snapshot
-    | counter.KernelCounters
-    | examination.Examination
-    | standing.Standings
-)
+_Told = counter.KernelCounters | examination.Examination | proof.Result | standing.Standings
+Result = Welcome | Namespace | Namespaces | Engine | Engines | Counters | Snapshot | _Told
 
 
 class Fault(msgspec.Struct, frozen=True):

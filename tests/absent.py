@@ -1,9 +1,10 @@
 """A device of which nothing answers, in the place of nsmanager's driver: for servicers that are tested on the store alone."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 
 from crossns import counter, errors, operation
 from services.nsmanager import servicer
+from services.nsmanager.plan import isolation
 
 
 class Absent:
@@ -12,6 +13,12 @@ class Absent:
 
     async def agent_restarts(self) -> Mapping[str, int]:
         raise _unavailable("the device")
+
+
+class Examiner:
+    async def examine(self, tables: Sequence[str]) -> AsyncGenerator[isolation.Progress | isolation.Evidence, None]:
+        yield isolation.Progress("looking", 1, 1)
+        raise _unavailable(", ".join(tables))
 
 
 def statistics() -> servicer.Statistics:

@@ -26,6 +26,7 @@ _COMMANDS = {
     "table": ("table", "table", "route tables: create, list, show, delete"),
     "interface": ("interface", "interface", "interfaces: list"),
     "service": ("service", "service", "vServices: list, show, drain, enable, disable"),
+    "verify": ("verify", "verify", "isolation: try to break what keeps route tables apart, and show the evidence"),
     "exec": ("device", "enter", "run a command inside a route table (root, on the device)"),
     "watch": ("watch", "watch", "print what happens as it happens"),
     "stats": ("stats", "stats", "what a route table's links, IP, TCP, UDP and sockets have counted, with rates"),

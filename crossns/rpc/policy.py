@@ -23,6 +23,7 @@ NEEDED: Mapping[str, str] = {
     **_methods("crossns.v1.RouteTables", "viewer", "GetRouteTable", "ListRouteTables", "GetIdentity", "AnalyzeImpact"),
     **_methods("crossns.v1.RouteTables", "viewer", "GetStatistics", "WatchStatistics", "ListStatistics"),
     **_methods("crossns.v1.RouteTables", "admin", "CreateRouteTable", "UpdateRouteTable", "DeleteRouteTable"),
+    **_methods("crossns.v1.RouteTables", "admin", "VerifyIsolation"),
     **_methods("crossns.v1.Interfaces", "viewer", "GetInterface", "ListInterfaces", "AnalyzeImpact"),
     **_methods("crossns.v1.Interfaces", "admin", "CreateInterface", "UpdateInterface", "DeleteInterface", "Move"),
     **_methods("crossns.v1.Routes", "viewer", "GetRoute", "ListRoutes"),

@@ -32,7 +32,7 @@ async def build(context: Context) -> App:
             tellers.trigger(f"routeTables/{table}")
 
     impacts = servicer.Impacts(registries, device.ask)
-    tables = servicer.RouteTables(registries, servicer.Statistics(device, world.units), impacts)
+    tables = servicer.RouteTables(registries, servicer.Statistics(device, world.units), impacts, driver.Examiner(device))
     await tables.ensure_built_in()
     moves = servicer.Moves(registries, impacts)
     services: dict[str, rpc.Service] = {

@@ -29,7 +29,7 @@ def add(rtnl: Rtnl, wanted: operation.AddAddress, announce: Callable[[operation.
     """`announce(link, address)` is called where something was added."""
     link = links.required(rtnl, wanted.link)
     try:
-        rtnl.change(RTM_NEWADDR, _request(link, wanted.prefix, wanted.protocol), NLM_F_CREATE | NLM_F_EXCL)
+        rtnl.change(RTM_NEWADDR, request(link.index, wanted.prefix, wanted.protocol), NLM_F_CREATE | NLM_F_EXCL)
     except Refused as refused:
         if refused.code != errno.EEXIST:
             raise fault(refused, f"add {wanted.prefix} to {wanted.link}", address=wanted.prefix) from refused
@@ -45,7 +45,7 @@ def remove(rtnl: Rtnl, wanted: operation.RemoveAddress) -> None:
         return
     _check_protocol(found, wanted)
     try:
-        with_promotion(link, lambda: rtnl.change(RTM_DELADDR, _request(link, wanted.prefix, wanted.protocol)))
+        with_promotion(link, lambda: rtnl.change(RTM_DELADDR, request(link.index, wanted.prefix, wanted.protocol)))
     except Refused as refused:
         if refused.code not in {errno.EADDRNOTAVAIL, errno.ENODEV}:
             raise fault(refused, f"remove {wanted.prefix} from {wanted.link}", address=wanted.prefix) from refused
@@ -77,12 +77,13 @@ def with_promotion(link: operation.Link, act: Callable[[], None]) -> None:
         sysctl.write_text(before, encoding="ascii")
 
 
-def _request(link: operation.Link, prefix: str, protocol: int) -> ifaddrmsg:
+def request(index: int, prefix: str, protocol: int) -> ifaddrmsg:
+    """RTM_NEWADDR or RTM_DELADDR for the link of that index."""
     interface = ipaddress.ip_interface(prefix)
     request = ifaddrmsg()
     request["family"] = socket.AF_INET if interface.version == 4 else socket.AF_INET6
     request["prefixlen"] = interface.network.prefixlen
-    request["index"] = link.index
+    request["index"] = index
     request["scope"] = _RT_SCOPE_HOST if interface.is_loopback else 0
     request["attrs"] = [("IFA_LOCAL", str(interface.ip)), ("IFA_ADDRESS", str(interface.ip)), ("IFA_PROTO", protocol)]
     if interface.version == 6:

@@ -24,7 +24,7 @@ from pyroute2.netlink.rtnl import (
 )
 from pyroute2.netlink.rtnl.ndmsg import NUD_NOARP, states
 
-from crossns import kernel
+from crossns import kernel, proof
 from services.nsmanager.agent import observe
 from services.nsmanager.agent.rtnl import decoded
 
@@ -51,6 +51,13 @@ class _Names(dict[int, str]):
         return self[index]
 
 
+def _is_provisional(subject: kernel.Link | kernel.Address | kernel.Route | kernel.Neighbor) -> bool:
+    """Whether it is about a link that is thrown away again: nobody's concern but who made it."""
+    links = [hop.link for hop in subject.next_hops] if isinstance(subject, kernel.Route) else [getattr(subject, "link", "")]
+    links += [subject.name] if isinstance(subject, kernel.Link) else []
+    return any(link.startswith(proof.PROVISIONAL_PREFIX) for link in links)
+
+
 class Changes:
     """Of one namespace, that of the calling thread."""
 
@@ -68,7 +75,7 @@ class Changes:
             if size < _HEADER.size or offset + size > len(received):
                 return
             subject = self._subject(kind, decoded(kind, received, offset))
-            if subject is not None:
+            if subject is not None and not _is_provisional(subject):
                 yield kernel.Change(subject=subject, time_ns=now_ns, gone=kind in _GONE)
             offset += (size + 3) & ~3
 

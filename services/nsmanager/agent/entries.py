@@ -26,12 +26,12 @@ ACTIONS = {"lookup": 1, "blackhole": 6, "unreachable": 7, "prohibit": 8}
 _ACTION_NAMES = {number: name for name, number in ACTIONS.items()}
 
 
-def _marked(attribute: int) -> bytes:
-    """An attribute of one byte that holds our mark."""
-    return struct.pack("HHB", 5, attribute, entry.PROTOCOL)
+def marked(attribute: int, protocol: int) -> bytes:
+    """An attribute of one byte that holds that mark."""
+    return struct.pack("HHB", 5, attribute, protocol)
 
 
-_MARKED_RULE, _MARKED_NEIGHBOR = _marked(FRA_PROTOCOL), _marked(NDA_PROTOCOL)
+_MARKED_RULE, _MARKED_NEIGHBOR = marked(FRA_PROTOCOL, entry.PROTOCOL), marked(NDA_PROTOCOL, entry.PROTOCOL)
 
 
 def rules(rtnl: Rtnl) -> list[entry.Rule]:

@@ -20,7 +20,7 @@ from services.nsmanager.agent.target import Place, Tables
 # linux/rtnetlink.h, not in pyroute2's names for messages.
 _RTM_NEWLINKPROP, _RTM_DELLINKPROP = 108, 109
 _IFF_UP = 0x1
-_PROVISIONAL = re.compile(r"~[0-9a-f]{10}")
+_PROVISIONAL = re.compile(r"~([0-9a-f]{10}|trial-[ab])")
 # A kind that the kernel was built without, and an older kernel's way to say so.
 _UNSUPPORTED = {errno.EOPNOTSUPP, errno.ENODEV}
 
@@ -63,7 +63,12 @@ def sweep(rtnl: Rtnl) -> None:
     """Delete what an agent that was killed had not finished making."""
     for link in observe.links(rtnl):
         if _PROVISIONAL.fullmatch(link.name):
-            remove(rtnl, link.index)
+            try:
+                remove(rtnl, link.index)
+            except Refused as refused:
+                # It went with its other end.
+                if refused.code != errno.ENODEV:
+                    raise
 
 
 def create(rtnl: Rtnl, tables: Tables, wanted: operation.CreateLink) -> None:

@@ -15,7 +15,7 @@ from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
-from crossns import netns, operation, sysctl
+from crossns import netns, operation, proof, sysctl
 from services.nsmanager.agent import entries, kind
 from services.nsmanager.agent.rtnl import Rtnl
 
@@ -31,8 +31,8 @@ _INET_CONF = {"arp_ignore": "arp_ignore", "arp_announce": "arp_announce", "arp_f
 
 
 def snapshot(rtnl: Rtnl) -> operation.Snapshot:
-    """Everything of the namespace of `rtnl`, which must be the calling thread's too."""
-    found = links(rtnl)
+    """Everything of the namespace of `rtnl`, which must be the calling thread's too; nothing of what is thrown away again."""
+    found = [link for link in links(rtnl) if not link.name.startswith(proof.PROVISIONAL_PREFIX)]
     by_index = {link.index: link.name for link in found}
     return operation.Snapshot(
         cookie=netns.cookie(),
@@ -50,7 +50,7 @@ def sysctl_path(name: str) -> Path:
 
 
 def links(rtnl: Rtnl) -> list[operation.Link]:
-    found = _dumped_links(rtnl)
+    found = dumped_links(rtnl)
     by_index = {message["index"]: message.get_attr("IFLA_IFNAME") for message in found}
     return [link_of(message, by_index) for message in found]
 
@@ -62,23 +62,23 @@ def link(rtnl: Rtnl, name: str) -> operation.Link | None:
 
 def is_taken(rtnl: Rtnl, name: str) -> bool:
     """Whether a link has that name or altname: the kernel takes neither twice."""
-    return any(name in {message.get_attr("IFLA_IFNAME"), *_altnames(message)} for message in _dumped_links(rtnl))
+    return any(name in {message.get_attr("IFLA_IFNAME"), *altnames(message)} for message in dumped_links(rtnl))
 
 
-def _dumped_links(rtnl: Rtnl) -> list[nlmsg]:
+def dumped_links(rtnl: Rtnl) -> list[nlmsg]:
     request = ifinfmsg()
     request["attrs"] = [("IFLA_EXT_MASK", _RTEXT_FILTER_SKIP_STATS)]
     return rtnl.dump(RTM_GETLINK, request)
 
 
-def _altnames(message: nlmsg) -> list[str]:
+def altnames(message: nlmsg) -> list[str]:
     properties = message.get_attr("IFLA_PROP_LIST")
     return properties.get_attrs("IFLA_ALT_IFNAME") if properties else []
 
 
 def link_of(message: nlmsg, by_index: Mapping[int, str]) -> operation.Link:
-    altnames = _altnames(message)
-    was = next((name for name in altnames if name.startswith(operation.WAS_PREFIX)), "")
+    names = altnames(message)
+    was = next((name for name in names if name.startswith(operation.WAS_PREFIX)), "")
     information = message.get_attr("IFLA_LINKINFO")
     kernel_kind = (information.get_attr("IFLA_INFO_KIND") if information else None) or ""
     content = information.get_attr("IFLA_INFO_DATA") if information else None
@@ -90,7 +90,7 @@ def link_of(message: nlmsg, by_index: Mapping[int, str]) -> operation.Link:
         mtu=message.get_attr("IFLA_MTU") or 0,
         up=bool(message["flags"] & _IFF_UP),
         carrier=bool(message.get_attr("IFLA_CARRIER")),
-        mark=next((name for name in altnames if name.startswith(operation.MARK_PREFIX)), ""),
+        mark=next((name for name in names if name.startswith(operation.MARK_PREFIX)), ""),
         was=was.removeprefix(operation.WAS_PREFIX),
         master=by_index.get(message.get_attr("IFLA_MASTER") or 0, ""),
         parent_index=message.get_attr("IFLA_LINK") or 0,

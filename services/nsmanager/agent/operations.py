@@ -7,9 +7,9 @@ system call returns.
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from crossns import entry, errors, examination, kernel, operation, standing, sysctl
+from crossns import entry, errors, examination, kernel, operation, proof, standing, sysctl
 from crossns.listener import OpenListener
 from services.nsmanager.agent import (
     addresses,
@@ -25,6 +25,7 @@ from services.nsmanager.agent import (
     privilege,
     routes,
     rules,
+    trial,
 )
 from services.nsmanager.agent.journal import Journal
 from services.nsmanager.agent.rtnl import Rtnl
@@ -58,6 +59,7 @@ DUTIES: dict[type[operation.Message], frozenset[str] | None] = {
     entry.RemoveRule: _NSMANAGER,
     entry.PutNeighbor: _NSMANAGER,
     entry.RemoveNeighbor: _NSMANAGER,
+    **dict.fromkeys(get_args(proof.AgentOperation), _NSMANAGER),
     sysctl.SetSysctl: _NSMANAGER,
     sysctl.SetLinkSysctl: _NSMANAGER,
 }
@@ -75,6 +77,7 @@ class Operations:
         self._journal = journal
         self._standings = Standings(tables.own)
         self._later = later
+        self._trials = trial.Trials(rtnl, later)
 
     def dispatch(self, wanted: Any, answer: session.Answer) -> None:
         match wanted:
@@ -101,6 +104,8 @@ class Operations:
             case kernel.Acknowledge(number=number):
                 answer(None)
                 self._journal.acknowledge(number)
+            case _ if isinstance(wanted, proof.AgentOperation):
+                self._trials.dispatch(wanted, answer)
             case _:
                 self._change(wanted)
                 answer(None)

@@ -21,6 +21,7 @@ from pyroute2.netlink.rtnl import (
     RTM_NEWADDR,
     RTM_NEWLINK,
     RTM_NEWNEIGH,
+    RTM_NEWNSID,
     RTM_NEWROUTE,
     RTM_NEWRULE,
 )
@@ -28,6 +29,7 @@ from pyroute2.netlink.rtnl.fibmsg import fibmsg
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.ndmsg import ndmsg
+from pyroute2.netlink.rtnl.nsidmsg import nsidmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from crossns import errors
@@ -46,6 +48,7 @@ _HEADER, _SIZE = struct.Struct("IHHII"), struct.Struct("I")
 _LAST = {_NLMSG_ERROR, _NLMSG_DONE}
 _CLASSES = {RTM_NEWLINK: ifinfmsg, RTM_NEWADDR: ifaddrmsg, RTM_NEWROUTE: rtmsg, RTM_NEWRULE: fibmsg, RTM_NEWNEIGH: ndmsg}
 _CLASSES |= {RTM_DELLINK: ifinfmsg, RTM_DELADDR: ifaddrmsg, RTM_DELROUTE: rtmsg, RTM_DELNEIGH: ndmsg}
+_CLASSES |= {RTM_NEWNSID: nsidmsg}
 # The kernel's dump messages are at most 32 KiB.
 _BUFFER = 256 * 1024
 # A dump that others keep changing under our hands: after that many tries it is a busy namespace, tried again later.

@@ -6,7 +6,7 @@ Called by the zygote in each child. It ends on SIGTERM, which only the launcher 
 import socket
 
 from crossns.layout import Layout
-from services.nsmanager.agent import links, operations
+from services.nsmanager.agent import operations, throwaway
 from services.nsmanager.agent.events import Events
 from services.nsmanager.agent.journal import Journal
 from services.nsmanager.agent.rtnl import Rtnl
@@ -22,7 +22,7 @@ def run(listener: socket.socket, layout: Layout, tables: Tables) -> None:
     loop.stop_on_signals()
     tally = session.Tally()
     rtnl = Rtnl(tally)
-    links.sweep(rtnl)
+    throwaway.sweep(rtnl)
     journal = Journal(lambda news: sessions.notify(news, "nsmanager"))
     dispatch = operations.Operations(rtnl, tables, journal, loop.call_later).dispatch
     charter = session.Charter(operations.DUTIES, operations.CHANGES, layout.process_of, Fence(layout.fence_dir), dispatch)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from crossns import entry, errors, netns, operation, pidfd, settings, telemetry
 from crossns.layout import Layout
-from services.nsmanager.agent import addresses, entries, links, neighbors, observe, routes, rules
+from services.nsmanager.agent import addresses, entries, links, neighbors, observe, routes, rules, throwaway
 from services.nsmanager.agent.rtnl import Refused, Rtnl
 from services.nsmanager.launcher import engine, place, records, session
 from services.nsmanager.launcher.namespace import Incarnation, Namespaces
@@ -87,7 +87,7 @@ def _return(there: Rtnl, default: Rtnl, link: operation.Link, home: int) -> None
 
 def _clean(default: Rtnl) -> None:
     """Take what is ours out of the namespace that stays."""
-    links.sweep(default)
+    throwaway.sweep(default)
     found = observe.links(default)
     by_index = {link.index: link.name for link in found}
     for rule in entries.rules(default):

@@ -11,12 +11,13 @@ import os
 import signal
 import socket
 import sys
+from typing import NoReturn
 
 import msgspec
 
 from crossns import netns, operation, wire
 from crossns.layout import Layout
-from services.nsmanager.agent import census, count, observe, privilege, server
+from services.nsmanager.agent import census, count, observe, privilege, server, survey
 from services.nsmanager.agent.rtnl import Rtnl
 from services.nsmanager.agent.target import Tables
 from services.nsmanager.launcher import agents, place, records, session
@@ -35,11 +36,16 @@ def run(launcher: socket.socket, layout: Layout) -> None:
     # What is loaded by now is shared by all children and not looked at by their garbage collectors.
     gc.collect()
     gc.freeze()
-    while request := launcher.recv(_REQUEST_MAX):
-        fork = msgspec.json.decode(request, type=agents.Fork)
-        zygote = os.getpid()
+    zygote = os.getpid()
+    while (received := socket.recv_fds(launcher, _REQUEST_MAX, 1))[0]:
+        request, fds, *_ = received
+        wanted = msgspec.json.decode(request, type=agents.Fork | agents.Look)
         if os.fork() == 0:
-            _be_agent(fork, launcher, layout, Tables(fork.table, default, layout.incarnations), zygote)
+            if isinstance(wanted, agents.Look):
+                _be_surveyor(fds[0], layout)
+            _be_agent(wanted, launcher, layout, Tables(wanted.table, default, layout.incarnations), zygote)
+        for fd in fds:
+            os.close(fd)
 
 
 def _warm_up() -> None:
@@ -69,6 +75,20 @@ def _be_agent(fork: agents.Fork, launcher: socket.socket, layout: Layout, tables
     finally:
         with contextlib.suppress(OSError):
             sys.stderr.flush()
+        os._exit(status)
+
+
+def _be_surveyor(out: int, layout: Layout) -> NoReturn:
+    """Never returns into the zygote's loop."""
+    status = 1
+    try:
+        privilege.end_with_parent()
+        privilege.set_name("surveyor")
+        survey.write(out, layout)
+        status = 0
+    except BaseException:  # noqa: BLE001 - logged, and the process ends
+        _log.exception("the device could not be looked at")
+    finally:
         os._exit(status)
 
 

@@ -30,12 +30,16 @@ _log = logging.getLogger(__name__)
 Done = Callable[[errors.CrossnsError | None], None]
 
 
-class Fork(msgspec.Struct, frozen=True):
+class Fork(msgspec.Struct, frozen=True, tag=True):
     """To the zygote: an agent for this table, in the namespace whose mount is `path` ("": the zygote's own)."""
 
     table: str
     cookie: int
     path: str
+
+
+class Look(msgspec.Struct, frozen=True, tag=True):
+    """To the zygote: a process that looks at the whole device and writes what it sees to the descriptor beside this."""
 
 
 class Ready(msgspec.Struct, frozen=True):
@@ -166,6 +170,14 @@ class Agents:
         except OSError as error:
             _log.warning("the zygote does not take a request: %s", error)
         agent.timer = self._reactor.call_later(_READY_S, lambda: self._request(agent))
+
+    def look(self, out: int) -> None:
+        """Have somebody look at the device and write what he sees to `out`; AgentUnavailable where nobody can be sent."""
+        try:
+            socket.send_fds(self._living_zygote(), [msgspec.json.encode(Look())], [out])
+        except OSError as error:
+            message = f"nobody can be sent to look at the device: {error}"
+            raise errors.AgentUnavailable("LAUNCHER_UNAVAILABLE", message) from error
 
     def start_zygote(self) -> None:
         """Have it preloaded before the first table asks."""

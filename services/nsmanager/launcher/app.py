@@ -9,9 +9,9 @@ import resource
 from functools import partial
 from typing import Any
 
-from crossns import errors, names, netns, operation
+from crossns import errors, names, netns, operation, proof
 from crossns.layout import Layout
-from services.nsmanager.launcher import agents, inotify, place, records, session
+from services.nsmanager.launcher import agents, inotify, place, records, session, surveying
 from services.nsmanager.launcher.engine import Engine
 from services.nsmanager.launcher.fence import Fence
 from services.nsmanager.launcher.loop import Loop
@@ -27,6 +27,7 @@ _DUTIES: dict[type[operation.Message], frozenset[str] | None] = {
     operation.SaveEngine: _PROXY,
     operation.EndWorkers: _PROXY,
     operation.StopEngine: _PROXY,
+    proof.Survey: _NSMANAGER,
     operation.ListNamespaces: None,
     operation.ListEngines: None,
     operation.Statistics: None,
@@ -85,6 +86,8 @@ class Launcher:
                 self._destroy(_checked(table), answer)
             case operation.ListNamespaces(table=table):
                 answer(operation.Namespaces(items=self._list(table)))
+            case proof.Survey():
+                surveying.begin(self._loop, self._agents.look, answer)
             case operation.StartEngine(config=config):
                 self._tally.writes += 1
                 self._engine.apply(config, answer)

@@ -9,6 +9,7 @@ from crossns.registry import Options, Registry
 from crossns.v1 import route_table_pb2, route_table_pb2_grpc
 from services.nsmanager.servicer.evacuation import Evacuation
 from services.nsmanager.servicer.impact import Impacts
+from services.nsmanager.servicer.isolation import Examiner, Isolation
 from services.nsmanager.servicer.statistics import Statistics, interval
 
 # VRRP has 8 bits for a virtual router id, 0 is not one (RFC 5798 5.2.3).
@@ -16,10 +17,11 @@ VRID_COUNT = 255
 
 
 class RouteTables(route_table_pb2_grpc.RouteTablesServicer):
-    def __init__(self, registries: dict[str, Registry], statistics: Statistics, impacts: Impacts) -> None:
+    def __init__(self, registries: dict[str, Registry], statistics: Statistics, impacts: Impacts, examiner: Examiner) -> None:
         self._registry = registries["routeTables"]
         self._evacuation = Evacuation(registries, impacts)
         self._statistics = statistics
+        self._isolation = Isolation(examiner, self._registry)
 
     async def ensure_built_in(self) -> None:
         """`routeTables/default` always exists."""
@@ -80,3 +82,8 @@ class RouteTables(route_table_pb2_grpc.RouteTablesServicer):
     async def ListStatistics(self, _request: Any, _context: Any) -> AsyncGenerator[Any, None]:
         for each in await self._statistics.read_all():
             yield each
+
+    async def VerifyIsolation(self, request: Any, _context: Any) -> AsyncGenerator[Any, None]:
+        async with aclosing(self._isolation.verify(request)) as answers:
+            async for answer in answers:
+                yield answer

@@ -7,9 +7,9 @@ last is kept, because a card is looked for in all of them.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 
-from crossns import counter, errors, kernel, names, operation, standing
+from crossns import counter, errors, kernel, names, operation
 from crossns.agent import Agent
 from crossns.launcher import Launcher, follow
 from crossns.layout import Layout
@@ -17,6 +17,8 @@ from services.nsmanager.model import BUILT_IN, mark_of
 from services.nsmanager.plan import At, Observed, Privileged, Told
 
 SERVICE = "nsmanager"
+# Who has not answered a question by then hangs.
+_PATIENCE_S = 10.0
 
 
 class Device:
@@ -49,6 +51,12 @@ class Device:
     async def run(self) -> None:
         """Hear the launcher's events all the time."""
         await follow(self._connected_launcher, self._look_at_all)
+
+    async def close(self) -> None:
+        """End every session."""
+        for session in (self._launcher, *self._agents.values()):
+            if session is not None:
+                await session.close()
 
     async def _look_at_all(self) -> None:
         for unit in await self.units():
@@ -87,16 +95,19 @@ class Device:
             # A link arrives in steps, and of the last (its marks come off) the kernel tells nobody.
             await self._look(op.operation.table)
 
+    async def ask(self, table: str, wanted: operation.AgentOperation) -> operation.Result | None:
+        """What the agent of a table answers; AgentUnavailable where it does not in time."""
+        return await _in_time(f"the agent of {table}", self._connected_agent(table), wanted)
+
+    async def ask_launcher(self, wanted: operation.LauncherOperation) -> operation.Result | None:
+        return await _in_time("the launcher", self._connected_launcher(), wanted)
+
     async def count(self, table: str) -> counter.KernelCounters:
         """What the kernel has counted in the namespace of a table."""
         read = await (await self._connected_agent(table)).call(operation.ReadCounters())
         if not isinstance(read, counter.KernelCounters):
             raise errors.InvariantError(f"the agent of {table} answered a count with {type(read).__name__}")
         return read
-
-    async def ask(self, table: str, wanted: operation.AgentOperation) -> operation.Result | None:
-        """What the agent of a table answers to a question that changes nothing."""
-        return await (await self._connected_agent(table)).call(wanted)
 
     async def tables(self) -> list[str]:
         """By id, of every table that has a namespace."""
@@ -170,38 +181,16 @@ class Device:
             self._agents[table].post(kernel.Acknowledge(number=event.number))
 
 
-class Standings:
-    """What each table's agent has been told of its vServices: read when a session begins, then as it acknowledges."""
-
-    def __init__(self, device: Device) -> None:
-        self._device = device
-        self._held: dict[str, tuple[Agent, dict[standing.Key, standing.Standing]]] = {}
-
-    async def units(self) -> Iterable[str]:
-        return [f"routeTables/{table}" for table in await self._device.tables()]
-
-    async def observe(self, unit: str) -> Mapping[standing.Key, standing.Standing] | None:
-        table = names.resource_id(unit)
-        if table in self._held and not self._held[table][0].is_closed:
-            return self._held[table][1]
-        self._held.pop(table, None)
-        agent = await self._device.agent(table)
-        if agent is None:
-            return None
-        read = await agent.call(standing.ReadStandings())
-        if not isinstance(read, standing.Standings):
-            raise errors.InvariantError(f"the agent of {table} answered a question for standings with {type(read).__name__}")
-        self._held[table] = agent, {each.key: each for each in read.items}
-        return self._held[table][1]
-
-    async def apply(self, op: At) -> None:
-        agent, held = self._held[op.table]
-        await agent.call(op.operation)
-        if isinstance(op.operation, standing.PutStandings):
-            for key in op.operation.gone:
-                held.pop(key, None)
-            held |= {each.key: each for each in op.operation.standings}
-
-
 def _links(snapshot: operation.Snapshot) -> set[tuple[str, str]]:
     return {(link.name, link.mark) for link in snapshot.links}
+
+
+async def _in_time(
+    whose: str, connecting: Awaitable[Agent | Launcher], wanted: operation.AgentOperation | operation.LauncherOperation
+) -> operation.Result | None:
+    try:
+        async with asyncio.timeout(_PATIENCE_S):
+            return await (await connecting).call(wanted)
+    except TimeoutError as error:
+        message = f"{whose} does not answer within {_PATIENCE_S:g} s: try again, `crossns status` shows its process"
+        raise errors.AgentUnavailable("AGENT_UNAVAILABLE", message) from error

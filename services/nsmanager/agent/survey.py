@@ -1,0 +1,208 @@
+"""A look at the whole device: every network namespace with its links, where each link leads, and who holds sockets elsewhere.
+
+Forked by the zygote at the launcher's request, with the launcher's power to look into every process, and gone when it has
+written what it saw. It reads and changes nothing. Many tables cost as often as one: which namespace a link leads to is asked of
+those only that have a link which fits.
+"""
+
+import dataclasses
+import os
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from pyroute2.netlink import nlmsg
+from pyroute2.netlink.rtnl import RTM_GETNSID
+from pyroute2.netlink.rtnl.nsidmsg import nsidmsg
+
+from crossns import netns, proof
+from crossns.layout import Layout
+from services.nsmanager.agent import holders, observe
+from services.nsmanager.agent.holders import Process
+from services.nsmanager.agent.rtnl import Refused, Rtnl
+from services.nsmanager.launcher import place, records, session
+
+# Kinds whose IFLA_LINK says where their frames come out; for tunnels it is what the packets around them take.
+_JOINED = frozenset(("veth", "netkit", "macvlan", "macvtap", "ipvlan", "ipvtap", "vlan"))
+_PAIRED = frozenset(("veth", "netkit"))
+_HERE = -1
+
+
+@dataclass(frozen=True, slots=True)
+class _Link:
+    """As one namespace shows it. `lower`: an index, in the namespace that this one knows by the number `nsid`."""
+
+    shown: proof.Link
+    lower: int
+    nsid: int
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    inode: int
+    cookie: int
+    path: Path
+    tables: tuple[str, ...]
+    place: str
+    links: tuple[_Link, ...]
+
+
+def write(out: int, layout: Layout) -> None:
+    """Survey the device, the answer as MessagePack to the file descriptor `out`."""
+    content = msgspec.msgpack.encode(survey(layout))
+    with open(out, "wb") as file:
+        file.write(content)
+
+
+def survey(layout: Layout) -> proof.Surveyed:
+    processes = list(holders.processes())
+    held = holders.look(processes)
+    views = _views(layout, processes, held.namespaces)
+    own = _own(layout)
+    is_own = {each.pid: each.pid in own or layout.process_of(each.uid) is not None for each in processes}
+    by_cookie = {view.cookie: view.inode for view in views.values()}
+    return proof.Surveyed(
+        namespaces=tuple(_resolved(views)),
+        holders=tuple(
+            holder for each in processes if not is_own[each.pid] if (holder := holders.holder(each, held, by_cookie)) is not None
+        ),
+        processes=len(processes),
+        own=sum(is_own.values()),
+        hidden=tuple(sorted(held.hidden)),
+    )
+
+
+def _own(layout: Layout) -> set[int]:
+    """The privileged tree: launcher, zygote, agents, this process."""
+    paths = [place.launcher_record(layout), place.engine_record(layout), *place.agent_records(layout).iterdir()]
+    found = (records.read(path, records.Process) for path in paths)
+    return {os.getpid(), os.getppid(), *(each.pid for each in found if each is not None)}
+
+
+def _views(layout: Layout, processes: list[Process], held: dict[int, Path]) -> dict[int, _View]:
+    """Each namespace by its inode, under the best of its names."""
+    views: dict[int, _View] = {}
+    for path, table, where in _places(layout, processes, held):
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            # It ended meanwhile.
+            continue
+        try:
+            inode = os.fstat(fd).st_ino
+            if inode in views:
+                view = views[inode]
+                views[inode] = dataclasses.replace(view, tables=(*view.tables, *filter(None, (table,))))
+            elif netns.is_namespace(path):
+                cookie, links = netns.inside(fd, lambda: (netns.cookie(), _links()))
+                views[inode] = _View(inode, cookie, path, tuple(filter(None, (table,))), where, links)
+        finally:
+            os.close(fd)
+    return views
+
+
+def _places(layout: Layout, processes: list[Process], held: dict[int, Path]) -> Iterator[tuple[Path, str, str]]:
+    """Path, table and place of every namespace that can be found; tables come first."""
+    for path in sorted(layout.incarnations.iterdir()):
+        yield path, path.name.rpartition(".")[0], str(path)
+    for path, where in _mounted(processes):
+        yield path, "", where
+    for each in processes:
+        yield Path(f"/proc/{each.pid}/ns/net"), "", f"of process {each.pid} ({each.name})"
+    for path in held.values():
+        yield path, "", f"held by process {path.parts[2]}"
+
+
+def _mounted(processes: list[Process]) -> Iterator[tuple[Path, str]]:
+    """Namespaces with a name in any file system of the device (proc_pid_mountinfo(5): field 4 is `net:[inode]`, 5 where)."""
+    for pid in {each.mounts: each.pid for each in reversed(processes)}.values():
+        try:
+            lines = Path(f"/proc/{pid}/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+        except OSError:
+            continue
+        for line in lines:
+            fields = line.split()
+            if fields[3].startswith("net:["):
+                where = fields[4].encode(errors="surrogateescape").decode("unicode_escape")
+                yield Path(f"/proc/{pid}/root{where}"), where
+
+
+def _links() -> tuple[_Link, ...]:
+    rtnl = Rtnl(session.Tally())
+    try:
+        return tuple(_link(message) for message in observe.dumped_links(rtnl))
+    finally:
+        rtnl.close()
+
+
+def _link(message: nlmsg) -> _Link:
+    information = message.get_attr("IFLA_LINKINFO")
+    kind = (information.get_attr("IFLA_INFO_KIND") if information else None) or ""
+    content = information.get_attr("IFLA_INFO_DATA") if information else None
+    nsid = message.get_attr("IFLA_LINK_NETNSID")
+    shown = proof.Link(
+        index=message["index"],
+        name=message.get_attr("IFLA_IFNAME"),
+        kind=kind,
+        marks=tuple(observe.altnames(message)),
+        master=message.get_attr("IFLA_MASTER") or 0,
+        vlan_id=(content.get_attr("IFLA_VLAN_ID") or 0) if kind == "vlan" and content else 0,
+    )
+    lower = message.get_attr("IFLA_LINK") or 0
+    return _Link(shown, lower if kind in _JOINED else 0, _HERE if nsid is None else nsid)
+
+
+def _resolved(views: dict[int, _View]) -> Iterator[proof.Namespace]:
+    """Every namespace, with the ends of its links in whatever namespace they are."""
+    candidates: defaultdict[tuple[int, int], list[_View]] = defaultdict(list)
+    for view in views.values():
+        for link in view.links:
+            # Of a veth both ends name each other; anything can be what a macvlan sits on.
+            candidates[link.shown.index, 0].append(view)
+            candidates[link.shown.index, link.lower].append(view)
+    for view in views.values():
+        numbers: dict[int, int] = {}
+        links = []
+        for link in view.links:
+            fitting = candidates[link.lower, link.shown.index if link.shown.kind in _PAIRED else 0]
+            links.append(_with_lower(view, link, fitting, numbers))
+        yield proof.Namespace(inode=view.inode, tables=view.tables, place=view.place, links=tuple(links))
+
+
+def _with_lower(view: _View, link: _Link, fitting: list[_View], numbers: dict[int, int]) -> proof.Link:
+    """`numbers`: what is known by now of how `view` numbers other namespaces."""
+    if not link.lower:
+        return link.shown
+    inode = view.inode if link.nsid == _HERE else numbers.get(link.nsid, 0)
+    if not inode:
+        inode = numbers[link.nsid] = next((each.inode for each in fitting if _number(view, each) == link.nsid), 0)
+    return msgspec.structs.replace(link.shown, lower=proof.End(inode, link.lower))
+
+
+def _number(view: _View, other: _View) -> int:
+    """How `view` numbers the namespace `other`; below 0 where it has no number for it (RTM_GETNSID)."""
+    try:
+        fds = [os.open(each.path, os.O_RDONLY | os.O_CLOEXEC) for each in (view, other)]
+    except OSError:
+        return -2
+    try:
+        return netns.inside(fds[0], lambda: _asked(fds[1]))
+    finally:
+        for fd in fds:
+            os.close(fd)
+
+
+def _asked(fd: int) -> int:
+    request = nsidmsg()
+    request["attrs"] = [("NETNSA_FD", fd)]
+    rtnl = Rtnl(session.Tally())
+    try:
+        (answer,) = rtnl.get(RTM_GETNSID, request)
+    except Refused:
+        return -2
+    finally:
+        rtnl.close()
+    number = answer.get_attr("NETNSA_NSID")
+    return int(number) if number is not None and number < 1 << 31 else -2

@@ -1,0 +1,214 @@
+"""Isolation judged by evidence: what joins tables below IP, whose marks were seen where, what could not be tried."""
+
+import errno
+from dataclasses import replace
+
+import msgspec
+import pytest
+
+from crossns import examination, proof
+from crossns.v1 import isolation_pb2
+from services.nsmanager.plan import isolation
+from services.nsmanager.plan.isolation import Evidence, Played
+
+GROUND = proof.Ground(network="169.254.96.0/30", port=29200)
+A, B, X = 1, 2, 9
+
+
+def end(namespace: int, index: int) -> proof.End:
+    return proof.End(namespace, index)
+
+
+def link(index: int, kind: str, lower: proof.End | None = None, **more: object) -> proof.Link:
+    return proof.Link(index=index, name=f"{kind}{index}", kind=kind, lower=lower, **more)  # type: ignore[arg-type]
+
+
+def surveyed(a: list[proof.Link], b: list[proof.Link], x: list[proof.Link] | None = None) -> proof.Surveyed:
+    """Links of the tables `a` and `b`, and of a namespace that is none."""
+    places = ((A, ("a",), "a"), (B, ("b",), "b"), (X, (), "/run/x"))
+    namespaces = (
+        proof.Namespace(inode=inode, tables=tables, place=place, links=tuple(links))
+        for (inode, tables, place), links in zip(places, (a, b, x or []), strict=True)
+    )
+    return proof.Surveyed(namespaces=tuple(namespaces), holders=(), processes=5, own=3)
+
+
+def played(table: str, number: int, **traces: object) -> Played:
+    clean = proof.Traces(
+        cookie=number,
+        links=("~trial-a", "~trial-b"),
+        routes=(number,),
+        rules=(number,),
+        neighbors=(number,),
+        arp_answers=(number,),
+        datagrams=(number,),
+        counted=(1, 1),
+        sent=1,
+    )
+    steps = [
+        proof.Step("interface", "link pair"),
+        proof.Step("routing", "route x"),
+        proof.Step("routing", "rule y"),
+    ]
+    held = proof.Held(steps=(*steps, proof.Step("neighbor", "neighbour z")))
+    return Played(table, number, held, msgspec.structs.replace(clean, **traces))
+
+
+CLEAN = Evidence(("a", "b"), surveyed([], []), {}, GROUND, (played("a", 1), played("b", 2)))
+
+
+def not_isolated(evidence: Evidence) -> list[tuple[str, str, str, list[str]]]:
+    """Verdict, layer, evidence and tables of each finding that is not ISOLATED."""
+    return [
+        (
+            isolation_pb2.IsolationVerdict.Name(each.verdict).rpartition("_")[2],
+            isolation_pb2.IsolationLayer.Name(each.layer).rpartition("_")[2],
+            each.evidence,
+            [name.partition("/")[2] for name in each.route_tables],
+        )
+        for each in isolation.report(evidence).findings
+        if each.verdict != isolation_pb2.ISOLATION_VERDICT_ISOLATED
+    ]
+
+
+def overall(evidence: Evidence) -> str:
+    return isolation_pb2.IsolationVerdict.Name(isolation.report(evidence).verdict).rpartition("_")[2]
+
+
+def joined(a: list[proof.Link], b: list[proof.Link], x: list[proof.Link] | None = None) -> list[str]:
+    return [path.words for path in isolation.joins(surveyed(a, b, x), ("a", "b")).leaks]
+
+
+def test_clean_evidence_is_isolated_in_every_layer() -> None:
+    assert overall(CLEAN) == "ISOLATED"
+    assert not_isolated(CLEAN) == []
+    assert {each.layer for each in isolation.report(CLEAN).findings} == {1, 2, 3, 4, 5}
+
+
+@pytest.mark.parametrize(
+    ("traces", "layer", "words"),
+    [
+        ({"routes": (1, 2)}, "ROUTING", "routeTables/a shows the route of routeTables/b"),
+        ({"rules": (1, 2)}, "ROUTING", "routeTables/a shows the rule of routeTables/b"),
+        ({"neighbors": (1, 2)}, "NEIGHBOR", "routeTables/a shows the neighbour of routeTables/b"),
+        ({"arp_answers": (1, 2)}, "NEIGHBOR", "routeTables/a shows the answer to an ARP request of routeTables/b"),
+        ({"datagrams": (1, 2)}, "SOCKET", "routeTables/a shows the datagram of routeTables/b"),
+        ({"datagrams": (1, 7)}, "SOCKET", "routeTables/a shows the datagram of nobody (number 7)"),
+        ({"routes": ()}, "ROUTING", "routeTables/a holds 0 of its 1 routes: somebody took it"),
+        ({"rules": ()}, "ROUTING", "routeTables/a holds 0 of its 1 rules: somebody took it"),
+        ({"neighbors": ()}, "NEIGHBOR", "routeTables/a holds 0 of its 1 neighbours: somebody took it"),
+        (
+            {"links": ("~trial-a", "~trial-b", "other")},
+            "INTERFACE",
+            "routeTables/a shows the throwaway links ~trial-a, ~trial-b, other",
+        ),
+        ({"cookie": 2}, "INTERFACE", "the agents of routeTables/a, routeTables/b are in the same namespace (cookie 2)"),
+        (
+            {"counted": (1, 2)},
+            "FIREWALL",
+            "the rules of routeTables/a let 1 pass and dropped 2, where it sent 1 to pass and 1 to be dropped",
+        ),
+    ],
+    ids=lambda value: str(value) if isinstance(value, dict) else "",
+)
+def test_mark_of_another_table_or_a_lost_one_is_a_leak(traces: dict[str, object], layer: str, words: str) -> None:
+    evidence = replace(CLEAN, played=(played("a", 1, **traces), played("b", 2)))
+    assert [each[:3] for each in not_isolated(evidence)] == [("LEAK", layer, words)]
+    assert overall(evidence) == "LEAK"
+
+
+@pytest.mark.parametrize(
+    ("code", "verdict"), [(errno.EEXIST, "LEAK"), (errno.EADDRINUSE, "LEAK"), (errno.EOPNOTSUPP, "UNPROVEN")]
+)
+def test_what_a_table_did_not_take_is_there_already_or_unproven(code: int, verdict: str) -> None:
+    step = proof.Step("socket", "TCP port 29200", code, "No")
+    a = CLEAN.played[0]
+    held = proof.Held(steps=(*a.held.steps, step))
+    evidence = replace(CLEAN, played=(replace(a, held=held), CLEAN.played[1]))
+    assert not_isolated(evidence) == [(verdict, "SOCKET", "routeTables/a did not take TCP port 29200: No", ["a"])]
+    assert overall(evidence) == verdict
+
+
+def test_firewall_that_saw_nothing_at_all_proves_nothing() -> None:
+    evidence = replace(CLEAN, played=(played("a", 1, counted=(0, 0)), played("b", 2)))
+    assert [each[:2] for each in not_isolated(evidence)] == [("UNPROVEN", "FIREWALL")]
+
+
+def test_processes_that_cannot_be_looked_into_leave_the_sockets_unproven() -> None:
+    hidden = msgspec.structs.replace(CLEAN.surveyed, hidden=(5, 6))
+    words = "2 processes could not be looked into, 5, 6 among them: the launcher needs CAP_SYS_PTRACE"
+    assert not_isolated(replace(CLEAN, surveyed=hidden)) == [("UNPROVEN", "SOCKET", words, [])]
+
+
+@pytest.mark.parametrize(
+    ("namespace", "sockets", "tables"),
+    [(A, (B,), ["a", "b"]), (X, (A, B), ["a", "b"]), (X, (A,), []), (A, (X,), [])],
+    ids=["a table's, in another", "no table's, in two", "no table's, in one", "a table's, in no table"],
+)
+def test_holder_leaks_where_it_touches_two_tables(namespace: int, sockets: tuple[int, ...], tables: list[str]) -> None:
+    holder = proof.Holder(pid=5, name="p", namespace=namespace, sockets=dict.fromkeys(sockets, ("TCP 0.0.0.0:80",)))
+    held = msgspec.structs.replace(CLEAN.surveyed, holders=(holder,))
+    assert [each[3] for each in not_isolated(replace(CLEAN, surveyed=held))] == ([tables] if tables else [])
+
+
+def test_veth_whose_other_end_is_nowhere_is_unproven() -> None:
+    evidence = replace(CLEAN, surveyed=surveyed([link(2, "veth", end(0, 7))], []))
+    words = "the other end of veth veth2 in routeTables/a is in no namespace that is found"
+    assert not_isolated(evidence) == [("UNPROVEN", "INTERFACE", words, ["a"])]
+
+
+def test_ends_of_others_that_are_nowhere_concern_nobody() -> None:
+    assert not_isolated(replace(CLEAN, surveyed=surveyed([], [], [link(2, "veth", end(0, 7))]))) == []
+
+
+def test_vlans_of_one_card_are_apart_unless_they_are_the_same() -> None:
+    card = link(5, "")
+    assert joined([link(2, "vlan", end(X, 5), vlan_id=10)], [link(2, "vlan", end(X, 5), vlan_id=20)], [card]) == []
+    same = joined([link(2, "vlan", end(X, 5), vlan_id=10)], [link(2, "vlan", end(X, 5), vlan_id=10)], [card])
+    assert same == ["vlan vlan2 in routeTables/a - 5 (VLAN 10) in the namespace /run/x - vlan vlan2 in routeTables/b"]
+
+
+def test_ports_of_a_vrf_share_no_network() -> None:
+    hop = [link(5, "vrf"), link(6, "veth", end(A, 2), master=5), link(7, "veth", end(B, 2), master=5)]
+    assert joined([link(2, "veth", end(X, 6))], [link(2, "veth", end(X, 7))], hop) == []
+    hop[0] = link(5, "bridge")
+    assert len(joined([link(2, "veth", end(X, 6))], [link(2, "veth", end(X, 7))], hop)) == 1
+
+
+def test_both_ends_must_say_that_a_veth_is_declared() -> None:
+    mark = "peerLinks.ab"
+    one, other = link(2, "veth", end(B, 2), marks=(mark,)), link(2, "veth", end(A, 2), marks=(mark,))
+    assert joined([one], [other]) == []
+    evidence = replace(CLEAN, surveyed=surveyed([one], [other]))
+    words = "declared by peerLinks/ab: veth veth2 in routeTables/a - veth veth2 in routeTables/b"
+    assert (overall(evidence), not_isolated(evidence)) == ("ISOLATED", [("ALLOWED", "INTERFACE", words, ["a", "b"])])
+    assert len(joined([one], [link(2, "veth", end(A, 2))])) == len(joined([link(2, "veth", end(B, 2))], [other])) == 1
+    assert (
+        len(joined([link(2, "veth", end(B, 2), marks=("interfaces.x",))], [link(2, "veth", end(A, 2), marks=("interfaces.x",))]))
+        == 1
+    )
+
+
+def test_what_leaves_over_a_link_into_another_table_is_told_shortly() -> None:
+    hops = (examination.Hop(gateway="10.0.0.2", link="veth2"),)
+    shown = [(f"10.0.{number}.0/24", "unicast") for number in range(5)]
+    routes = [
+        examination.Route(destination=destination, kernel_table=254, metric=0, kind=kind, protocol=3, hops=hops)
+        for destination, kind in (("fe80::/64", "unicast"), ("ff00::/8", "multicast"), ("10.0.0.1/32", "local"), *shown)
+    ]
+    ways = {"a": examination.Examination(routes=tuple(routes))}
+    evidence = replace(CLEAN, surveyed=surveyed([link(2, "veth", end(B, 2))], [link(2, "veth", end(A, 2))]), ways=ways)
+    told = not_isolated(evidence)
+    assert [each[:2] for each in told] == [("LEAK", "INTERFACE"), ("LEAK", "ROUTING")]
+    assert (
+        told[1][2]
+        == "routeTables/a: " + "; ".join(f"10.0.{number}.0/24 via 10.0.0.2 dev veth2" for number in range(3)) + " and 2 more"
+    )
+
+
+def test_tables_that_are_one_namespace_leak_in_every_layer() -> None:
+    one = proof.Namespace(inode=A, tables=("a", "b", "c"), place="a", links=())
+    evidence = replace(CLEAN, surveyed=msgspec.structs.replace(CLEAN.surveyed, namespaces=(one,)))
+    assert [each[:2] for each in not_isolated(evidence)] == [
+        ("LEAK", layer) for layer in ("INTERFACE", "ROUTING", "NEIGHBOR", "FIREWALL", "SOCKET")
+    ]
