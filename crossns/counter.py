@@ -66,10 +66,18 @@ class Conntrack(msgspec.Struct, frozen=True):
     limit: int
 
 
+class Budget(msgspec.Struct, frozen=True):
+    """New sessions that the table's budget dropped, each try: they came too fast, or there were too many."""
+
+    too_fast: int
+    too_many: int
+
+
 class KernelCounters(msgspec.Struct, frozen=True, tag=True, kw_only=True):
-    """`time_ns`: of the epoch, when they were read. `values` by NAMES and CENSUS. No `conntrack` where the namespace has none."""
+    """`time_ns`: of the epoch, when read. `values` by NAMES and CENSUS. No `conntrack` or `budget` where there is none."""
 
     time_ns: int
     links: tuple[Link, ...]
     values: dict[str, int]
     conntrack: Conntrack | None = None
+    budget: Budget | None = None

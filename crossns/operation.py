@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from crossns import counter, entry, examination, kernel, listener, message, proof, standing, sysctl
+from crossns import budget, counter, entry, examination, kernel, listener, message, proof, standing, sysctl
 
 # The mark of what is ours: rtm_protocol of routes, IFA_PROTO of addresses (two values, so that a VIP is told from an
 # interface's own address). 0..31 are the kernel's and iproute2's; these are unassigned in rt_protos.
@@ -160,12 +160,13 @@ class Snapshot(Message, frozen=True):
     sysctls: dict[str, str]
     rules: tuple[entry.Rule, ...] = ()
     neighbors: tuple[entry.Neighbor, ...] = ()
+    budget_seen: budget.Seen | None = None
 
 
 class Changed(Message, frozen=True):
     """Event: the namespace changed in one of these ways since the last one; look again."""
 
-    kinds: tuple[Literal["link", "address", "route", "rule", "neighbor", "overrun"], ...]
+    kinds: tuple[Literal["link", "address", "route", "rule", "neighbor", "budget", "overrun"], ...]
 
 
 class Dump(Message, frozen=True):
@@ -294,6 +295,7 @@ AgentOperation = (
     | sysctl.Operation
     | kernel.Operation
     | standing.Operation
+    | budget.Operation
     | OpenSocket
     | listener.OpenListener
     | examination.Examine

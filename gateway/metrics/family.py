@@ -73,6 +73,7 @@ def _tables(tables: Sequence[statistics_pb2.TableStatistics]) -> Iterator[Metric
     )
     link, ip = _Group(measure.LINK, "table", "link"), _Group(measure.IP, "table", "family")
     table, conntrack = _Group(measure.TABLE, "table"), _Group(measure.CONNTRACK, "table")
+    budget = _Group(measure.BUDGET, "table")
     for each in tables:
         name = names.resource_id(each.name)
         up.add_metric([name], each.HasField("statistics"))
@@ -88,9 +89,11 @@ def _tables(tables: Sequence[statistics_pb2.TableStatistics]) -> Iterator[Metric
                 ip.add(getattr(each.statistics, version), name, version)
         if each.statistics.HasField("conntrack"):
             conntrack.add(each.statistics, name)
+        if each.statistics.HasField("budget"):
+            budget.add(each.statistics, name)
     yield up
     yield restarts
-    for group in (link, ip, table, conntrack):
+    for group in (link, ip, table, conntrack, budget):
         yield from group.families
 
 

@@ -90,6 +90,12 @@ CONNTRACK = (
     Measure("conntrack", "entries", "Connections that are tracked in the table now.", "conntrack.entries"),
     Measure("conntrack_limit", "entries", "How many connections may be tracked.", "conntrack.limit"),
 )
+BUDGET = (
+    Measure(
+        "budget_too_fast", "sessions", "Tries to begin a session that came too fast for the budget.", "budget.too_fast_total"
+    ),
+    Measure("budget_too_many", "sessions", "Tries to begin a session that found the budget used.", "budget.too_many_total"),
+)
 
 
 def _traffic(part: str, text: str) -> Iterable[Measure]:

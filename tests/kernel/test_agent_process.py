@@ -9,6 +9,7 @@ import pytest
 
 from crossns import counter, errors, operation, proc, standing, sysctl
 from crossns.agent import Agent
+from crossns.budget import Budget, PutBudget, RemoveBudget, Seen
 from crossns.listener import OpenListener
 from crossns.testing.device import wait_until
 from crossns.testing.lab import Cable, Lab
@@ -20,6 +21,7 @@ from tests.kernel.privileged import (
     bridge,
     card,
     dump,
+    ip,
     process_status,
     refusal,
     running_for_a_module,
@@ -169,6 +171,34 @@ async def test_gateway_may_listen_and_nothing_else_and_nobody_else_may_that(tree
         (agent, OpenListener(address="127.0.0.1", port=0)),
     ):
         assert (await refusal(session, wanted)).reason == "PERMISSION_DENIED"
+
+
+async def test_budget_that_is_there_is_not_written_again_and_a_foreign_frame_is_made_anew(agent: Agent) -> None:
+    wanted = PutBudget(budget=Budget(5, 10, 20))
+    await agent.call(wanted)
+    before = await writes(agent)
+    await agent.call(wanted)
+    assert await writes(agent) == before
+    assert (await dump(agent)).budget_seen == Seen(wanted.budget)
+    for _ in range(2):
+        await agent.call(RemoveBudget())
+    assert await writes(agent) == before + 1
+    assert (await dump(agent)).budget_seen is None
+    chain = "add chain inet crossns_budget arriving { type filter hook input priority 0; }"
+    for theirs in ("add table inet crossns_budget", f"flush ruleset; add table inet crossns_budget; {chain}"):
+        await ip("netns", "exec", "a", "nft", theirs)
+        assert (await dump(agent)).budget_seen == Seen(None)
+        await agent.call(wanted)
+        assert (await dump(agent)).budget_seen == Seen(wanted.budget)
+
+
+async def test_budget_that_the_kernel_does_not_take_is_told_in_its_words_and_changes_nothing(agent: Agent) -> None:
+    before = await writes(agent)
+    refused = await refusal(agent, PutBudget(budget=Budget(-1)))
+    assert refused.reason == "KERNEL_REFUSED"
+    assert "Error:" in refused.message
+    assert await writes(agent) == before
+    assert (await dump(agent)).budget_seen is None
 
 
 async def test_socket_that_nobody_waits_for_is_closed(agent: Agent) -> None:

@@ -75,6 +75,15 @@ def test_screen_tells_sockets_and_connection_tracking_where_there_is_some() -> N
     assert "0 of 262,144" in screen.text(Looks(told))
 
 
+def test_screen_tells_what_is_over_budget_where_there_is_one() -> None:
+    before, now = look(0), look(2)
+    assert "over budget" not in screen.text(Looks(now, before))
+    before.budget.too_fast_total, now.budget.too_fast_total, now.budget.too_many_total = 1_000, 1_400, 7
+    text = screen.text(Looks(now, before))
+    assert row(text, "came too fast") == ["came too fast", "200", "1,400"]
+    assert row(text, "too many at a time")[-1] == "7"
+
+
 async def answers(
     *told: statistics_pb2.RouteTableStatistics | errors.CrossnsError,
 ) -> AsyncIterator[statistics_pb2.RouteTableStatistics]:

@@ -26,6 +26,7 @@ GROUPS = (
     (measure.IP, statistics_pb2.IpStatistics),
     (measure.TABLE, statistics_pb2.RouteTableStatistics),
     (measure.CONNTRACK, statistics_pb2.RouteTableStatistics),
+    (measure.BUDGET, statistics_pb2.RouteTableStatistics),
     (measure.FRONTEND, v_service_pb2.FrontendStatistics),
     (measure.FRONTEND_HTTP, v_service_pb2.FrontendStatistics),
     (measure.POOL, v_service_pb2.PoolStatistics),
@@ -140,7 +141,7 @@ def test_every_number_of_the_messages_is_told() -> None:
     ip = {each.field for each in measure.IP}
     assert ip == set(_numbers(statistics_pb2.IpStatistics.DESCRIPTOR))
     assert {each.field for each in measure.LINK} == set(_numbers(statistics_pb2.LinkStatistics.DESCRIPTOR))
-    table_wide = {each.field for each in (*measure.TABLE, *measure.CONNTRACK)}
+    table_wide = {each.field for each in (*measure.TABLE, *measure.CONNTRACK, *measure.BUDGET)}
     everything = set(_numbers(statistics_pb2.RouteTableStatistics.DESCRIPTOR))
     assert table_wide == {field for field in everything if not field.startswith(("ipv4.", "ipv6."))}
     assert set(measure.RESPONSES.values()) == set(_numbers(v_service_pb2.HttpResponses.DESCRIPTOR))
@@ -180,12 +181,14 @@ def test_versions_of_ip_are_apart() -> None:
 
 def test_table_without_ipv6_or_conntrack_has_no_series_of_them() -> None:
     bare = table("a")
-    bare.statistics.ClearField("ipv6")
-    bare.statistics.ClearField("conntrack")
+    for field in ("ipv6", "conntrack", "budget"):
+        bare.statistics.ClearField(field)
     scrape = Scrape(tables=(bare,))
     assert [labels[0] for labels in series("crossns_ip_sent_bytes_total", scrape)] == ["ipv4"]
     assert series("crossns_conntrack_entries", scrape) == {}
     assert series("crossns_conntrack_limit_entries") != {}
+    assert series("crossns_budget_too_fast_sessions_total", scrape) == {}
+    assert series("crossns_budget_too_many_sessions_total") != {}
 
 
 def test_table_whose_agent_does_not_answer_is_down_and_has_no_numbers() -> None:
@@ -238,7 +241,8 @@ def test_there_are_as_many_series_as_things() -> None:
 
     one, two, ten = (count(number) for number in (1, 2, 10))
     assert ten - one == 9 * (two - one)
-    assert two - one == 2 + 2 * len(measure.LINK) + 2 * len(measure.IP) + len(measure.TABLE) + len(measure.CONNTRACK)
+    of_table = (measure.TABLE, measure.CONNTRACK, measure.BUDGET)
+    assert two - one == 2 + 2 * len(measure.LINK) + 2 * len(measure.IP) + sum(map(len, of_table))
     names = {name for family in families().values() for sample in family.samples for name in sample.labels}
     assert names == {"version", "service", "table", "link", "family", "vservice", "frontend", "pool", "member", "class"}
 

@@ -43,6 +43,9 @@ _TCP_ROWS = (
     ("errors in", "received_errors_total"),
     ("listener drops", "listen_drops_total"),
 )
+# Of sessions that were not let in.
+_BUDGET_HEADS = _TCP_HEADS
+_BUDGET_ROWS = (("came too fast", "too_fast_total"), ("too many at a time", "too_many_total"))
 
 
 def text(looks: Looks, note: str = "") -> str:
@@ -57,6 +60,8 @@ def text(looks: Looks, note: str = "") -> str:
     ]
     if looks.now.HasField("conntrack"):
         sections.append(_section("connection tracking", f"{looks.now.conntrack.entries:,} of {looks.now.conntrack.limit:,}"))
+    if looks.now.HasField("budget"):
+        sections.append(_section("over budget", columns.aligned([_BUDGET_HEADS, *_budget(looks)], _BUDGET_HEADS[1:])))
     return "\n".join(sections)
 
 
@@ -100,6 +105,11 @@ def _version(looks: Looks, version: str) -> list[list[str]]:
 def _tcp(looks: Looks) -> list[list[str]]:
     now, before = looks.now.tcp, looks.before.tcp if looks.before is not None else None
     return [[name, _rate(looks.rate(field, now, before)), f"{getattr(now, field):,}"] for name, field in _TCP_ROWS]
+
+
+def _budget(looks: Looks) -> list[list[str]]:
+    now, before = looks.now.budget, looks.before.budget if looks.before is not None else None
+    return [[name, _rate(looks.rate(field, now, before)), f"{getattr(now, field):,}"] for name, field in _BUDGET_ROWS]
 
 
 def _sockets(now: statistics_pb2.RouteTableStatistics) -> str:

@@ -9,7 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
-from crossns import entry, errors, examination, kernel, operation, proof, standing, sysctl
+import msgspec
+
+from crossns import budget, entry, errors, examination, kernel, operation, proof, standing, sysctl
 from crossns.listener import OpenListener
 from services.nsmanager.agent import (
     addresses,
@@ -27,6 +29,7 @@ from services.nsmanager.agent import (
     rules,
     trial,
 )
+from services.nsmanager.agent.budgets import Budgets
 from services.nsmanager.agent.journal import Journal
 from services.nsmanager.agent.rtnl import Rtnl
 from services.nsmanager.agent.standings import Standings
@@ -62,6 +65,8 @@ DUTIES: dict[type[operation.Message], frozenset[str] | None] = {
     **dict.fromkeys(get_args(proof.AgentOperation), _NSMANAGER),
     sysctl.SetSysctl: _NSMANAGER,
     sysctl.SetLinkSysctl: _NSMANAGER,
+    budget.PutBudget: _NSMANAGER,
+    budget.RemoveBudget: _NSMANAGER,
 }
 CHANGES = frozenset(kind for kind, services in DUTIES.items() if services is not None)
 _FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
@@ -70,9 +75,15 @@ _KINDS = {"stream": socket.SOCK_STREAM, "dgram": socket.SOCK_DGRAM}
 
 class Operations:
     def __init__(
-        self, rtnl: Rtnl, tables: Tables, journal: Journal, later: Callable[[float, Callable[[], None]], object]
+        self,
+        rtnl: Rtnl,
+        tables: Tables,
+        budgets: Budgets,
+        journal: Journal,
+        later: Callable[[float, Callable[[], None]], object],
     ) -> None:
         self._rtnl = rtnl
+        self._budgets = budgets
         self._tables = tables
         self._journal = journal
         self._standings = Standings(tables.own)
@@ -82,9 +93,10 @@ class Operations:
     def dispatch(self, wanted: Any, answer: session.Answer) -> None:
         match wanted:
             case operation.Dump():
-                answer(observe.snapshot(self._rtnl))
+                answer(msgspec.structs.replace(observe.snapshot(self._rtnl), budget_seen=self._budgets.seen()))
             case operation.ReadCounters():
-                answer(count.counters(census.census(self._rtnl)))
+                counters = count.counters(census.census(self._rtnl))
+                answer(msgspec.structs.replace(counters, budget=self._budgets.counted()))
             case examination.Examine():
                 answer(examine.examine(self._rtnl, wanted))
             case operation.Statistics():
@@ -134,6 +146,10 @@ class Operations:
                 self._write(observe.sysctl_path(wanted.name), wanted.value)
             case sysctl.SetLinkSysctl():
                 self._set_link_sysctl(wanted)
+            case budget.PutBudget():
+                self._budgets.put(wanted.budget)
+            case budget.RemoveBudget():
+                self._budgets.remove()
             case _:
                 self._change_entry(wanted)
 

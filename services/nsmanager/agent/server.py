@@ -5,8 +5,10 @@ Called by the zygote in each child. It ends on SIGTERM, which only the launcher 
 
 import socket
 
+from crossns import operation
 from crossns.layout import Layout
 from services.nsmanager.agent import operations, throwaway
+from services.nsmanager.agent.budgets import Budgets
 from services.nsmanager.agent.events import Events
 from services.nsmanager.agent.journal import Journal
 from services.nsmanager.agent.rtnl import Rtnl
@@ -24,11 +26,13 @@ def run(listener: socket.socket, layout: Layout, tables: Tables) -> None:
     rtnl = Rtnl(tally)
     throwaway.sweep(rtnl)
     journal = Journal(lambda news: sessions.notify(news, "nsmanager"))
-    dispatch = operations.Operations(rtnl, tables, journal, loop.call_later).dispatch
+    budgets = Budgets(loop, tally, lambda: sessions.notify(operation.Changed(kinds=("budget",))))
+    dispatch = operations.Operations(rtnl, tables, budgets, journal, loop.call_later).dispatch
     charter = session.Charter(operations.DUTIES, operations.CHANGES, layout.process_of, Fence(layout.fence_dir), dispatch)
     sessions = session.Sessions(loop, listener, charter, tally)
     events = Events(loop, sessions.notify, journal)
     loop.run()
     events.close()
+    budgets.close()
     sessions.close()
     rtnl.close()

@@ -17,7 +17,7 @@ import msgspec
 
 from crossns import netns, operation, wire
 from crossns.layout import Layout
-from services.nsmanager.agent import census, count, observe, privilege, server, survey
+from services.nsmanager.agent import budget_rules, budgets, census, count, nfnl, observe, privilege, server, survey
 from services.nsmanager.agent.rtnl import Rtnl
 from services.nsmanager.agent.target import Tables
 from services.nsmanager.launcher import agents, place, records, session
@@ -55,6 +55,9 @@ def _warm_up() -> None:
         rtnl = Rtnl(session.Tally())
         wire.encode(operation.Reply(0, result=observe.snapshot(rtnl)))
         wire.encode(operation.Reply(0, result=count.counters(census.census(rtnl))))
+        kernel = nfnl.Nfnl(budget_rules.TABLE)
+        budgets.look(kernel)
+        kernel.close()
         rtnl.close()
 
     netns.inside_new(look)

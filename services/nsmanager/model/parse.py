@@ -6,12 +6,15 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from crossns import errors, names
+from crossns.budget import Budget
 from crossns.v1 import interface_pb2, route_pb2, route_table_pb2, v_service_pb2
 from services.nsmanager.model import field
 from services.nsmanager.model.values import Hop, Link, Route, Table, Vip
 
 ADDRESSES_MAX = 256
 MTU_MIN, MTU_MAX = 68, 65535
+# Beyond what connection tracking takes on any device.
+BUDGET_MAX = 1_000_000
 # RFC 8200, section 5; the kernel gives no IPv6 address to a link with less.
 IPV6_MTU_MIN = 1280
 DISPLAY_NAME_MAX = 63
@@ -71,8 +74,25 @@ def route_table(message: route_table_pb2.RouteTable) -> Table:
     field.check_text("spec.description", spec.description, DESCRIPTION_MAX)
     field.check_range("spec.index", spec.index, 0, INDEX_MAX)
     return Table(
-        message.name, names.resource_id(message.name), message.status.index, spec.forwarding, message.generation, _conf(spec)
+        resource=message.name,
+        id=names.resource_id(message.name),
+        index=message.status.index,
+        forwarding=spec.forwarding,
+        generation=message.generation,
+        conf=_conf(spec),
+        budget=_budget(spec.budget),
     )
+
+
+def _budget(given: route_table_pb2.Budget) -> Budget | None:
+    for name in ("max_sessions", "new_sessions_per_second", "burst"):
+        field.check_range(f"spec.budget.{name}", getattr(given, name), 0, BUDGET_MAX)
+    if given.burst and not given.new_sessions_per_second:
+        raise errors.InvalidSpec("spec.budget.burst", "says nothing alone: set new_sessions_per_second, too")
+    if not given.max_sessions and not given.new_sessions_per_second:
+        return None
+    rate = given.new_sessions_per_second
+    return Budget(given.max_sessions, rate, given.burst or rate)
 
 
 def interface(message: interface_pb2.Interface) -> Link:

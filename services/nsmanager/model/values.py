@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from crossns.budget import Budget
+
 BUILT_IN = "default"
 
 
@@ -25,6 +27,7 @@ class Table:
     generation: int
     # What is asked of every link of the table, by the name of a sysctl of net.ipv4.conf; what is not asked is not in it.
     conf: Mapping[str, int] = field(default_factory=dict)
+    budget: Budget | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ namespace dies is not left to chance.
 
 from crossns import operation
 from services.nsmanager.model import Desired
-from services.nsmanager.plan import addresses, links, neighbors, routes, rules, sysctls
+from services.nsmanager.plan import addresses, budgets, links, neighbors, routes, rules, sysctls
 from services.nsmanager.plan.observed import At, Observed, Privileged
 
 
@@ -25,6 +25,7 @@ def plan(desired: Desired, observed: Observed) -> tuple[At | Privileged, ...]:
         return (
             Privileged(resource, operation.CreateNamespace(table=desired.id)),
             *sysctls.asked(desired),
+            *budgets.plan(desired, observed),
             *links.plan(desired, observed),
             *_contents(desired, observed),
         )
@@ -32,6 +33,7 @@ def plan(desired: Desired, observed: Observed) -> tuple[At | Privileged, ...]:
     return (
         *(Privileged(resource, each) for each in attach),
         *sysctls.plan(desired, observed),
+        *budgets.plan(desired, observed),
         *neighbors.removed(desired, observed),
         *routes.removed(desired, observed),
         *addresses.removed(desired, observed),

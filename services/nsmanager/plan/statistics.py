@@ -102,6 +102,8 @@ def statistics(name: str, read: counter.KernelCounters) -> statistics_pb2.RouteT
     )
     if read.conntrack is not None:
         result.conntrack.entries, result.conntrack.limit = read.conntrack.entries, read.conntrack.limit
+    if read.budget is not None:
+        result.budget.too_fast_total, result.budget.too_many_total = read.budget.too_fast, read.budget.too_many
     return result
 
 
