@@ -14,6 +14,21 @@ class Examine(Message, frozen=True):
     remote: str = ""
 
 
+class LookUp(Message, frozen=True):
+    """Ask by which link the kernel would send to each of these addresses now. -> Ways"""
+
+    destinations: tuple[str, ...]
+
+
+class Ways(Message, frozen=True):
+    """By destination the link's name, "" where no route leads there."""
+
+    links: dict[str, str]
+
+
+Operation = Examine | LookUp
+
+
 class Hop(Message, frozen=True):
     gateway: str = ""
     link: str = ""

@@ -63,6 +63,10 @@ class Layout:
         """Where a service's gRPC listens; the directory lets only the gateway's uid in."""
         return self.run / "services" / service / "grpc.sock"
 
+    def peer_socket(self, service: str) -> Path:
+        """Where a service tells nsmanager its part of an impact; the directory lets only nsmanager's uid in."""
+        return self.run / "peers" / service / "grpc.sock"
+
     @property
     def gateway_socket(self) -> Path:
         return self.run / "gateway" / "gateway.sock"

@@ -298,12 +298,13 @@ AgentOperation = (
     | budget.Operation
     | OpenSocket
     | listener.OpenListener
-    | examination.Examine
+    | examination.Operation
     | Statistics
     | proof.AgentOperation
 )
 Request = Hello | LauncherOperation | AgentOperation
-_Told = counter.KernelCounters | examination.Examination | proof.Result | standing.Standings
+_Looks = examination.Examination | examination.Ways
+_Told = counter.KernelCounters | _Looks | proof.Result | standing.Standings
 Result = Welcome | Namespace | Namespaces | Engine | Engines | Counters | Snapshot | _Told
 
 

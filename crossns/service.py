@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import uvloop
 
@@ -41,10 +41,12 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """What `app.build` makes: gRPC services by full name, and the tasks that run as long as the process leads."""
+    """What `app.build` makes: gRPC services by full name, the tasks that run while the process leads, and `peers`: what other
+    services of the device may call."""
 
     services: Mapping[str, rpc.Service]
     tasks: Sequence[Callable[[], Coroutine[None, None, None]]]
+    peers: Mapping[str, rpc.Service] = field(default_factory=dict)
 
 
 Build = Callable[[Context], Awaitable[App]]
@@ -95,7 +97,7 @@ async def _live(service: str, config: settings.Settings, build: Build) -> None:
             context = Context(config, keys, backend, snapshot, leadership.token, leadership.compare())
             await snapshot.wait_until_synced()
             app = await build(context)
-            async with _serving(service, config, app.services, snapshot), asyncio.TaskGroup() as working:
+            async with _serving(service, config, app, snapshot), asyncio.TaskGroup() as working:
                 for task in app.tasks:
                     working.create_task(task())
     finally:
@@ -116,14 +118,13 @@ async def _connect(config: settings.Settings) -> EtcdStore:
 
 
 @contextlib.asynccontextmanager
-async def _serving(
-    service: str, config: settings.Settings, services: Mapping[str, rpc.Service], snapshot: cache.Cache
-) -> AsyncIterator[None]:
-    address = f"unix:{config.layout.service_socket(service)}"
-    server = rpc.Server(address, services, rpc.by_role, ready=lambda: snapshot.connected)
-    await server.start()
-    log.info("serving", extra={"address": address})
-    try:
+async def _serving(service: str, config: settings.Settings, app: App, snapshot: cache.Cache) -> AsyncIterator[None]:
+    async with contextlib.AsyncExitStack() as stack:
+        places = [(config.layout.service_socket(service), app.services), (config.layout.peer_socket(service), app.peers)]
+        for path, services in places:
+            if services:
+                server = rpc.Server(f"unix:{path}", services, rpc.by_role, ready=lambda: snapshot.connected)
+                await server.start()
+                stack.push_async_callback(server.stop, STOP_GRACE_S)
+                log.info("serving", extra={"address": f"unix:{path}"})
         yield
-    finally:
-        await server.stop(STOP_GRACE_S)

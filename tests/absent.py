@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator, Mapping, Sequence
 
 from crossns import counter, errors, operation
+from crossns.v1 import impact_pb2
 from services.nsmanager import servicer
 from services.nsmanager.plan import isolation
 
@@ -27,6 +28,10 @@ def statistics() -> servicer.Statistics:
 
 async def ask(table: str, _wanted: operation.AgentOperation) -> operation.Result | None:
     raise _unavailable(table)
+
+
+async def add_parts(_request: impact_pb2.AnalyzePartRequest, _impact: impact_pb2.Impact) -> None:
+    return None
 
 
 def _unavailable(whose: str) -> errors.AgentUnavailable:

@@ -35,6 +35,7 @@ NEEDED: Mapping[str, str] = {
     **_methods("crossns.v1.VServices", "viewer", "GetVService", "ListVServices"),
     **_methods("crossns.v1.VServices", "viewer", "GetVServiceStatistics", "ListVServiceStatistics"),
     **_methods("crossns.v1.VServices", "admin", "CreateVService", "UpdateVService", "DeleteVService"),
+    **_methods("crossns.v1.ImpactParts", "viewer", "AnalyzePart"),
     **_methods("crossns.v1.Events", "viewer", "Watch"),
     **_methods("crossns.v1.Config", "viewer", "Diff", "Export", "Wait"),
     **_methods("crossns.v1.Config", "admin", "Apply"),

@@ -2,7 +2,7 @@
 
 import time
 
-from crossns import operation, rpc
+from crossns import impact_part, operation, rpc
 from crossns.chronicle import Chronicle, Events
 from crossns.reconcile import Reconciler, Rooms
 from crossns.service import App, Context
@@ -31,7 +31,7 @@ async def build(context: Context) -> App:
         if isinstance(told, operation.AgentStarted):
             tellers.trigger(f"routeTables/{table}")
 
-    impacts = servicer.Impacts(registries, device.ask)
+    impacts = servicer.Impacts(registries, device.ask, impact_part.Parts(context.settings.layout, context.keys.service).add)
     tables = servicer.RouteTables(registries, servicer.Statistics(device, world.units), impacts, driver.Examiner(device))
     await tables.ensure_built_in()
     moves = servicer.Moves(registries, impacts)

@@ -2,7 +2,7 @@
 
 from crossns.reconcile import Reconciler, Rooms
 from crossns.service import App, Context
-from crossns.v1 import v_service_pb2_grpc
+from crossns.v1 import impact_pb2_grpc, v_service_pb2_grpc
 from services.proxy import driver, model, plan, servicer
 
 
@@ -27,4 +27,10 @@ async def build(context: Context) -> App:
     services = {
         "crossns.v1.VServices": (v_service_pb2_grpc.add_VServicesServicer_to_server, servicer.VServices(registry, counting.read)),
     }
-    return App(services, (loop.run, device.run, checker.run, retirement.run, access_log.run))
+    peers = {
+        "crossns.v1.ImpactParts": (
+            impact_pb2_grpc.add_ImpactPartsServicer_to_server,
+            servicer.ImpactParts(lambda: world.desired(model.UNIT), checker.ways),
+        )
+    }
+    return App(services, (loop.run, device.run, checker.run, retirement.run, access_log.run), peers)

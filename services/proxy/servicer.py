@@ -1,12 +1,12 @@
-"""The proxy's gRPC methods: VServices. They store what is wanted; nothing here touches the device."""
+"""The proxy's gRPC methods: VServices, and its part of an impact. They store what is wanted; nothing here touches the device."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from crossns import errors, names, standard, store
 from crossns.registry import Registry
 from crossns.resource import Claim, Draft, Kind, Reference, Resource
-from crossns.v1 import v_service_pb2, v_service_pb2_grpc
+from crossns.v1 import impact_pb2, impact_pb2_grpc, v_service_pb2, v_service_pb2_grpc
 from services.proxy import model, plan
 
 
@@ -17,6 +17,8 @@ def registry(backend: store.Store, keys: names.Keys) -> Registry:
 PAGE_SIZE = 1000
 # What HAProxy has counted of sections of its file; EngineUnavailable where it does not answer.
 Count = Callable[[Sequence[str]], Awaitable[plan.Totals]]
+# The kernel's answer in a route table; AgentUnavailable where its agent does not answer.
+Ways = Callable[[str, Sequence[str]], Awaitable[Mapping[str, str]]]
 
 
 class VServices(v_service_pb2_grpc.VServicesServicer):
@@ -63,6 +65,20 @@ class VServices(v_service_pb2_grpc.VServicesServicer):
             found += page
             if not token:
                 return found
+
+
+class ImpactParts(impact_pb2_grpc.ImpactPartsServicer):
+    """`desired`: what HAProxy should serve at this moment; `ways`: by which link addresses are reached in a table, by its id."""
+
+    def __init__(self, desired: Callable[[], model.Desired], ways: Ways) -> None:
+        self._desired = desired
+        self._ways = ways
+
+    async def AnalyzePart(self, request: Any, _context: Any) -> Any:
+        desired = self._desired()
+        members = plan.members_in(desired, request.route_table)
+        ways = await self._ways(names.resource_id(request.route_table), members) if members else {}
+        return impact_pb2.AnalyzePartResponse(items=plan.part(desired, request, ways))
 
 
 def _is_known(message: v_service_pb2.VService) -> bool:

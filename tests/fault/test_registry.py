@@ -235,7 +235,7 @@ async def test_refused_evacuation_changes_nothing_and_a_good_one_goes_from_the_t
     await interfaces.create(json_format.ParseDict(nested, interface_pb2.Interface()), Options())
     wanted = route("a", "r", destination="192.0.2.0/24", gateways=[{"address": "10.0.0.9"}])
     await registries["routes"].create(wanted, Options())
-    impacts = servicer.Impacts(registries, absent.ask)
+    impacts = servicer.Impacts(registries, absent.ask, absent.add_parts)
     methods = servicer.RouteTables(registries, absent.statistics(), impacts, absent.Examiner())
     held = KEYS.of("proxy").ref("routeTables/a", "vServices/web")
     await backend.commit([], [store.Put(held, b"")])

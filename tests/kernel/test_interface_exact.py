@@ -1,5 +1,6 @@
 """Whatever is moved wherever, with whatever hangs on it: kernel and store become what was foretold, or stay as they are."""
 
+import json
 from collections.abc import AsyncIterator
 
 import hypothesis
@@ -10,13 +11,15 @@ from hypothesis import strategies
 from crossns import errors, proc
 from crossns.testing.device import Device, doc, wait_until
 from crossns.testing.lab import Cable, Lab
-from crossns.v1 import interface_pb2
+from crossns.v1 import impact_pb2, interface_pb2, v_service_pb2
 from tests.kernel.test_proxy import frontend
 from tests.kernel.things import TABLES, becomes, foretold, impact, move, resources, things, without_dad
 from tests.kernel.view import do
 
 pytestmark = [pytest.mark.kernel, pytest.mark.asyncio(loop_scope="module")]
 
+# On a link, behind a gateway, behind the default route, with an address of the other table.
+MEMBERS = (("a", "10.1.0.6"), ("a", "10.66.0.6"), ("a", "192.0.2.6"), ("a", "2001:db8:67::6"), ("b", "10.1.0.6"))
 INTERFACES = ("one", "two", "vx", "mv", "br")
 # What somebody else puts beside ours before a move.
 FOREIGN = ("", "address", "route", "rule", "neighbor")
@@ -47,6 +50,12 @@ async def hosts_and_tables(device: Device, lab: Lab) -> AsyncIterator[Device]:
     await do("sysctl", "-qw", f"{dad[0]}=0", f"{dad[1]}=1")
 
 
+def _member(where: tuple[str, str]) -> dict[str, object]:
+    table, address = where
+    name = table + address.replace(".", "-").replace(":", "-").replace("--", "-")
+    return {"name": name, "routeTable": f"routeTables/{table}", "address": address, "port": 80}
+
+
 async def build(device: Device) -> None:
     await device.apply(doc("routeTables/a"), doc("routeTables/b", forwarding=True))
     await without_dad("a", "b")
@@ -55,7 +64,7 @@ async def build(device: Device) -> None:
     twice = ["10.1.0.1/24", "10.1.0.2/24", "2001:db8:1::1/64"]
     v_service = {
         "frontends": [frontend("x", "a", "10.1.0.77"), frontend("y", "b", "2001:db8:3::77"), frontend("z", "b", "10.1.0.78")],
-        "pools": [{"name": "main", "members": [{"name": "m", "routeTable": "routeTables/a", "address": "10.1.0.6", "port": 80}]}],
+        "pools": [{"name": "main", "members": [_member(each) for each in MEMBERS]}],
     }
     await device.apply(
         doc("interfaces/one", **a, physical={"linkName": "one"}, addresses=twice, mtu=1400),
@@ -98,6 +107,7 @@ async def one_move(device: Device, number: int, step: Step) -> None:
     before, stored = await quiet(), await resources(device)
     how = {"drop_addresses": drop_addresses, "drop_routes": drop_routes}
     said = await impact(device, name, target, **how)
+    assert _cut_members(said) == await members_behind(device, source, name)
     hypothesis.note(f"{name}: {source} -> {target} {how} {foreign}")
     if any(each.blocking for each in said.conflicts):
         with pytest.raises(errors.FailedPrecondition):
@@ -109,6 +119,25 @@ async def one_move(device: Device, number: int, step: Step) -> None:
     now = await resources(device)
     changed = {each for each in stored.keys() | now.keys() if stored.get(each) != now.get(each)}
     assert changed == {each.name for each in said.resources}
+
+
+def _cut_members(said: impact_pb2.Impact) -> set[str]:
+    cut = [item for item in said.items if item.change == impact_pb2.IMPACT_CHANGE_INTERRUPTED]
+    return {item.object for item in cut if item.kind == impact_pb2.IMPACT_KIND_MEMBER}
+
+
+async def members_behind(device: Device, table: str, name: str) -> set[str]:
+    """The members in a table whose packets leave by that link, as the kernel says."""
+    found = await device.client.get("vServices/web")
+    assert isinstance(found, v_service_pb2.VService)
+    behind = set()
+    for each in (member for pool in found.spec.pools for member in pool.members):
+        if each.route_table == f"routeTables/{table}":
+            way = await proc.run(["ip", *([] if table == "default" else ["-n", table]), "-json", "route", "get", each.address])
+            if way.status == 0 and json.loads(way.stdout)[0].get("dev") == name:
+                shown = f"[{each.address}]" if ":" in each.address else each.address
+                behind.add(f"{shown}:{each.port}")
+    return behind
 
 
 async def disturb(table: str, name: str, number: int, foreign: str) -> None:

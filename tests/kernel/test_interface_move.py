@@ -3,6 +3,8 @@
 import asyncio
 import functools
 import json
+import os
+import signal
 from collections.abc import AsyncIterator
 
 import pytest
@@ -234,3 +236,48 @@ async def test_refused_deletion_names_all_that_is_in_the_way(device: Device, lan
     refused = crossns("table", "delete", "a", "--dry-run")
     assert (refused.returncode, "refused: " in refused.stdout) == (0, True)
     await do("ip", "-n", "a", "link", "delete", "foreign")
+
+
+async def test_parts_of_vservices_are_told_and_a_service_that_does_not_answer_too(device: Device, lan: str) -> None:
+    behind = {**MEMBER, "name": "n", "address": "198.51.100.6"}
+    there = {**MEMBER, "name": "o", "routeTable": "routeTables/b", "address": "10.0.0.7"}
+    v_service = {
+        "frontends": [frontend("in", "a", "10.0.0.80"), frontend("out", "b", "10.0.0.81"), frontend("no", "b", "10.1.0.77")],
+        "pools": [{"name": "main", "members": [MEMBER, behind]}, {"name": "more", "members": [MEMBER, there]}],
+    }
+    fronts = [{**each, "pool": "main"} for each in v_service["frontends"]]
+    await device.apply(doc("vServices/web", protocol="TCP", frontends=fronts, pools=v_service["pools"]), wait=False)
+
+    async def is_known() -> bool:
+        return any(item.kind == impact_pb2.IMPACT_KIND_FRONTEND for item in (await impact(device, lan, "b")).items)
+
+    await wait_until(is_known)
+    said = await impact(device, lan, "b")
+    parts = [item for item in said.items if item.kind in (impact_pb2.IMPACT_KIND_FRONTEND, impact_pb2.IMPACT_KIND_MEMBER)]
+    interrupted, changed = impact_pb2.IMPACT_CHANGE_INTERRUPTED, impact_pb2.IMPACT_CHANGE_CHANGED
+    assert sorted((item.object, item.change, item.severity) for item in parts) == [
+        ("10.0.0.6:80", interrupted, impact_pb2.IMPACT_SEVERITY_WARNING),
+        ("10.0.0.6:80", interrupted, impact_pb2.IMPACT_SEVERITY_CRITICAL),
+        ("10.0.0.7:80", changed, impact_pb2.IMPACT_SEVERITY_INFO),
+        ("10.0.0.80:80", interrupted, impact_pb2.IMPACT_SEVERITY_WARNING),
+        ("10.0.0.81:80", changed, impact_pb2.IMPACT_SEVERITY_INFO),
+        ("198.51.100.6:80", interrupted, impact_pb2.IMPACT_SEVERITY_CRITICAL),
+    ]
+    assert not said.unanswered
+    pid = device.pid("proxy")
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        said = await impact(device, lan, "b")
+        assert [each.service for each in said.unanswered] == ["proxy"]
+        assert not [item for item in said.items if item.kind == impact_pb2.IMPACT_KIND_MEMBER]
+        shown = crossns("interface", "move", lan, "b", "--dry-run")
+        assert "proxy did not answer" in shown.stdout
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert peer_socket_is_closed_to_others(device)
+
+
+def peer_socket_is_closed_to_others(device: Device) -> bool:
+    """The way to it is nsmanager's alone: its directory lets in nobody else."""
+    directory = device.layout.peer_socket("proxy").parent.stat()
+    return (directory.st_mode & 0o7777, directory.st_gid) == (0o2750, device.layout.uid("nsmanager"))

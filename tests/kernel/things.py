@@ -113,6 +113,8 @@ def foretold(impact: impact_pb2.Impact, before: frozenset[Thing], target: str) -
     """What `before` becomes by all that the impact says."""
     then = set(before)
     for item in impact.items:
+        if item.kind in (impact_pb2.IMPACT_KIND_FRONTEND, impact_pb2.IMPACT_KIND_MEMBER):
+            continue
         # `ip` does not tell whose an address is.
         kind = impact_pb2.ImpactKind.Name(item.kind).removeprefix("IMPACT_KIND_").replace("VIP", "ADDRESS")
         change = impact_pb2.ImpactChange.Name(item.change).removeprefix("IMPACT_CHANGE_")

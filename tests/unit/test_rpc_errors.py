@@ -23,6 +23,7 @@ from crossns.v1 import (
     config_pb2,
     errors_pb2,
     events_pb2,
+    impact_pb2,
     interface_pb2,
     neighbor_pb2,
     route_pb2,
@@ -199,6 +200,7 @@ def test_foreign_exceptions_do_not_leave_a_translated_block() -> None:
 FILES = (
     config_pb2,
     events_pb2,
+    impact_pb2,
     interface_pb2,
     neighbor_pb2,
     route_pb2,

@@ -54,6 +54,11 @@ def examine(rtnl: Rtnl, wanted: examination.Examine) -> examination.Examination:
     )
 
 
+def ways(rtnl: Rtnl, wanted: examination.LookUp) -> examination.Ways:
+    by_index = {link.index: link.name for link in observe.links(rtnl)}
+    return examination.Ways(links={each: by_index.get(_way_to(rtnl, each), "") for each in wanted.destinations})
+
+
 def _routes(rtnl: Rtnl, index: int, by_index: dict[int, str]) -> Iterator[examination.Route]:
     request = rtmsg()
     request["family"] = socket.AF_UNSPEC

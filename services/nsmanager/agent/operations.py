@@ -41,6 +41,7 @@ DUTIES: dict[type[operation.Message], frozenset[str] | None] = {
     operation.Dump: None,
     operation.ReadCounters: None,
     examination.Examine: None,
+    examination.LookUp: None,
     operation.Statistics: None,
     standing.ReadStandings: None,
     standing.PutStandings: _NSMANAGER,
@@ -99,6 +100,8 @@ class Operations:
                 answer(msgspec.structs.replace(counters, budget=self._budgets.counted()))
             case examination.Examine():
                 answer(examine.examine(self._rtnl, wanted))
+            case examination.LookUp():
+                answer(examine.ways(self._rtnl, wanted))
             case operation.Statistics():
                 answer(self._rtnl.tally.counters())
             case operation.OpenSocket():

@@ -20,6 +20,8 @@ from services.nsmanager import model, plan
 PATIENCE_S = 5.0
 # Asks the agent of a table, by its id. AgentUnavailable where that does not answer.
 Ask = Callable[[str, operation.AgentOperation], Awaitable[operation.Result | None]]
+# Puts the other services' parts into an impact, and those that did not answer.
+AddParts = Callable[[impact_pb2.AnalyzePartRequest, impact_pb2.Impact], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +73,12 @@ class _Departure:
 
 
 class Impacts:
-    def __init__(self, registries: Mapping[str, Registry], ask: Ask) -> None:
+    def __init__(self, registries: Mapping[str, Registry], ask: Ask, add_parts: AddParts) -> None:
         self._registry = registries["interfaces"]
         self._keys = self._registry.keys
         self._store = self._registry.store
         self._ask = ask
+        self._add_parts = add_parts
 
     async def of_move(self, request: Any) -> Outlook:
         """`request` has name, route_table, drop_addresses, drop_routes and own_session. NotFound, InvalidSpec; what else stands
@@ -105,6 +108,7 @@ class Impacts:
         impact.conflicts.extend(plan.conflicts(link, state.desired(there.id), snapshot, relocation, state.below(target)))
         there_seen = await self._examine(there.id, (link.name,), impact_pb2.OwnSession())
         impact.items.extend(plan.awakened(there_seen, there.id))
+        await self._add_parts(_part(departure, source, target, link), impact)
         if not departure.links:
             message = f"{name} has no link in {source} that could be moved: its status says why; change its spec instead"
             impact.conflicts.append(impact_pb2.ImpactConflict(reason="LINK_MISSING", message=message, blocking=True))
@@ -206,3 +210,14 @@ class Impacts:
         except TimeoutError as error:
             message = f"the agent of routeTables/{table} does not answer within {PATIENCE_S:g} s: try again"
             raise errors.AgentUnavailable("AGENT_UNAVAILABLE", message, resource=f"routeTables/{table}") from error
+
+
+def _part(departure: _Departure, source: str, target: str, link: model.Link) -> impact_pb2.AnalyzePartRequest:
+    own = (each.prefix for each in departure.snapshot.addresses if each.link in departure.links)
+    return impact_pb2.AnalyzePartRequest(
+        route_table=source,
+        links=departure.links,
+        addresses=own,
+        target=target,
+        kept_addresses=link.addresses,
+    )

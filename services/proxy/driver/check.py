@@ -8,7 +8,7 @@ a second, so 100 connections are under way at the very most; with more than 160 
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 from crossns import errors, operation
@@ -60,6 +60,10 @@ class Checker:
     def unknown(self) -> frozenset[model.Target]:
         """Those of which a process before this one may have known more: what it made of them stays until they are judged."""
         return self._wanted() if self._unknown is None else frozenset(self._unknown)
+
+    async def ways(self, table: str, addresses: Sequence[str]) -> Mapping[str, str]:
+        """By which link of the table each address is reached now."""
+        return await self._dialler.ways(table, addresses)
 
     async def run(self) -> None:
         """Until cancelled; it leaves no session. Where a newer process acts for this service it checks nothing more, and waits to

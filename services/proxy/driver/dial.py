@@ -12,10 +12,10 @@ import random
 import socket
 import struct
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from crossns import errors, netns, operation
+from crossns import errors, examination, netns, operation
 from crossns.agent import Agent
 from crossns.layout import Layout
 from crossns.retry import Backoff
@@ -25,6 +25,8 @@ SERVICE = "proxy"
 ENGINE = "haproxy"
 # For the member to answer. Shorter than the first retransmission of a SYN (RFC 6298, 2.1): a second attempt has its own.
 TIMEOUT_S = 1.0
+# In one call, so that an agent is free again within some milliseconds.
+LOOK_UPS = 200
 # How long an agent that did not answer is left alone.
 _REST = Backoff(0.25, 2.0, 4.0)
 # net/tcp_states.h
@@ -73,6 +75,15 @@ class Dialler:
             return None
         with made:
             return await _connect(made, target)
+
+    async def ways(self, table: str, addresses: Sequence[str]) -> Mapping[str, str]:
+        """By which link of the table each address is reached now. AgentUnavailable where its agent does not answer."""
+        agent = await self._connected(table, self._doors[table])
+        found: dict[str, str] = {}
+        for at in range(0, len(addresses), LOOK_UPS):
+            answer = await agent.call(examination.LookUp(destinations=tuple(addresses[at : at + LOOK_UPS])))
+            found |= answer.links if isinstance(answer, examination.Ways) else {}
+        return found
 
     async def keep(self, tables: Collection[str]) -> None:
         """Close the sessions with all other tables' agents."""

@@ -2,7 +2,8 @@
 
 `engine` has what the driver saw and the operations, `difference` the plan, `wish` what it compares with, `slots` who has which
 server line, `report` what is said about each vService, `blame` what HAProxy does not start with;
-`ledger` adds up what HAProxy counts, `statistics` is what is said of that.
+`ledger` adds up what HAProxy counts, `statistics` is what is said of that; `impact` is what a
+change of others would touch.
 """
 
 from services.proxy.plan.blame import blamed
@@ -18,6 +19,7 @@ from services.proxy.plan.engine import (
     StopEngine,
     digest,
 )
+from services.proxy.plan.impact import members_in, part
 from services.proxy.plan.ledger import Counts, Ledger, Row, Subject, listed, subject
 from services.proxy.plan.ledger import parse as rows
 from services.proxy.plan.report import SERVICE, report
@@ -41,6 +43,8 @@ __all__ = [
     "blamed",
     "digest",
     "listed",
+    "members_in",
+    "part",
     "plan",
     "report",
     "rows",
