@@ -16,7 +16,7 @@ from crossns.resource import Resource
 from crossns.v1 import config_pb2, route_table_pb2, status_pb2, v_service_pb2
 
 # Told by the head or by sections of their own.
-_SHOWN_APART = ("state", "conditions", "observedGeneration", "frontends", "members")
+_SHOWN_APART = ("state", "conditions", "observedGeneration", "frontends", "members", "identity")
 # Of the identity: observed as well.
 _OBSERVED = ("name", "index", "netnsCookie")
 

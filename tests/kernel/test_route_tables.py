@@ -1,6 +1,7 @@
 """Route tables, interfaces, addresses and routes in the real kernel, made through the gateway, with real packets."""
 
 import asyncio
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -238,3 +239,28 @@ async def test_tables_are_made_and_deleted_side_by_side(device: Device) -> None:
     assert len(set(cookies)) == 20
     await asyncio.gather(*(device.delete(f"routeTables/t{number}") for number in range(20)))
     assert [path.name for path in Path("/run/netns").iterdir()] == []
+
+
+async def test_identity_follows_from_the_index_and_tells_who_shares_a_vrid(device: Device) -> None:
+    await device.apply(doc("routeTables/a", index=300), doc("routeTables/b", index=555), doc("routeTables/c", index=301))
+    status: Any = (await device.client.get("routeTables/b")).status
+    found = await device.client.identity("routeTables/b")
+    assert (found.vrid_base, found.router_id, found.control_socket_prefix, found.port_base) == (45, "0.0.2.43", "rt555", 24432)
+    assert (status.index, status.identity.vrid_base, status.identity.router_id) == (555, 45, "0.0.2.43")
+    assert (list(found.vrid_shared_with), list(found.ports_shared_with)) == (["routeTables/a"], [])
+    await device.delete("routeTables/a")
+    assert not (await device.client.identity("routeTables/b")).vrid_shared_with
+
+
+async def test_index_that_another_table_has_or_just_had_is_refused_and_cannot_be_changed(device: Device) -> None:
+    await device.apply(doc("routeTables/a", index=400))
+    for _ in range(2):
+        with pytest.raises(errors.AlreadyExists) as caught:
+            await device.apply(doc("routeTables/b", index=400))
+        assert caught.value.reason == "INDEX_TAKEN"
+        with contextlib.suppress(errors.NotFound):
+            await device.delete("routeTables/a")
+    await device.apply(doc("routeTables/c", index=401))
+    with pytest.raises(errors.InvalidSpec) as changed:
+        await device.apply(doc("routeTables/c", index=402))
+    assert changed.value.reason == "IMMUTABLE_FIELD"

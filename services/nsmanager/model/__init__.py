@@ -1,9 +1,10 @@
 """Validated values of nsmanager: what a stored resource means for the device.
 
-`values` are the values, `parse` and `entry` make them from messages (and say what is wrong with one), `world` keeps them by
-table. Pure. The servicers parse to refuse, the loop parses what was stored.
+`values` are the values, `identity` what follows from a table's index, `parse` and `entry` make them from messages (and say what
+is wrong with one), `world` keeps them by table. Pure. The servicers parse to refuse, the loop parses what was stored.
 """
 
+from services.nsmanager.model import identity
 from services.nsmanager.model.entry import neighbor, rule
 from services.nsmanager.model.parse import interface, route, route_table, vips
 from services.nsmanager.model.standings import Standings, TableStandings
@@ -35,6 +36,7 @@ __all__ = [
     "TableStandings",
     "Vip",
     "World",
+    "identity",
     "interface",
     "mark_of",
     "neighbor",

@@ -8,7 +8,7 @@ from typing import Any
 from crossns import errors, names
 from crossns.budget import Budget
 from crossns.v1 import interface_pb2, route_pb2, route_table_pb2, v_service_pb2
-from services.nsmanager.model import field
+from services.nsmanager.model import field, identity
 from services.nsmanager.model.values import Hop, Link, Route, Table, Vip
 
 ADDRESSES_MAX = 256
@@ -19,7 +19,6 @@ BUDGET_MAX = 1_000_000
 IPV6_MTU_MIN = 1280
 DISPLAY_NAME_MAX = 63
 DESCRIPTION_MAX = 1024
-INDEX_MAX = 65535
 # RT_TABLE_MAIN (linux/rtnetlink.h).
 MAIN_TABLE = 254
 # IPv6 routes without a metric get this one (IP6_RT_PRIO_USER).
@@ -72,7 +71,7 @@ def route_table(message: route_table_pb2.RouteTable) -> Table:
     names.check(message.name, "routeTables", "name")
     field.check_text("spec.display_name", spec.display_name, DISPLAY_NAME_MAX)
     field.check_text("spec.description", spec.description, DESCRIPTION_MAX)
-    field.check_range("spec.index", spec.index, 0, INDEX_MAX)
+    field.check_range("spec.index", spec.index, 0, identity.INDEX_MAX)
     return Table(
         resource=message.name,
         id=names.resource_id(message.name),

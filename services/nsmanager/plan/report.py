@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from crossns import errors, names, resource
 from crossns.resource import Status
 from crossns.v1 import interface_pb2, neighbor_pb2, route_pb2, route_table_pb2, rule_pb2, status_pb2, v_service_pb2
-from services.nsmanager.model import Desired, Link, Neighbor, Route, Rule, Vip, mark_of
+from services.nsmanager.model import Desired, Link, Neighbor, Route, Rule, Vip, identity, mark_of
 from services.nsmanager.plan import addresses, links, neighbors, routes, rules
 from services.nsmanager.plan.observed import Observed
 
@@ -105,6 +105,7 @@ def _table(desired: Desired, observed: Observed, failures: Failures) -> route_ta
         state=_state(reason, failures.get(table.resource)),
         conditions=[resource.condition("Present", SERVICE, reason, message)],
         boot_id=observed.boot_id,
+        identity=_identity(table.index) if table.index else None,
     )
     if observed.namespace is not None:
         status.netns_cookie = observed.namespace.cookie
@@ -112,6 +113,17 @@ def _table(desired: Desired, observed: Observed, failures: Failures) -> route_ta
     if observed.snapshot is not None and not desired.is_built_in:
         status.undeclared_links.extend(links.foreign(observed))
     return status
+
+
+def _identity(index: int) -> route_table_pb2.DerivedIdentity:
+    found = identity.of(index)
+    return route_table_pb2.DerivedIdentity(
+        vrid_base=found.vrid_base,
+        router_id=found.router_id,
+        control_socket_prefix=found.control_socket_prefix,
+        port_base=found.port_base,
+        port_count=identity.PORT_COUNT,
+    )
 
 
 def _link(link: Link, desired: Desired, observed: Observed, failures: Failures) -> interface_pb2.InterfaceStatus:

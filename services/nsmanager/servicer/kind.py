@@ -9,8 +9,6 @@ from crossns.resource import Claim, Draft, Kind, Reference, Resource
 from crossns.v1 import interface_pb2, neighbor_pb2, route_pb2, route_table_pb2, rule_pb2
 from services.nsmanager import model
 
-INDEX_MAX = 65535
-
 
 def registries(backend: store.Store, keys: names.Keys) -> dict[str, Registry]:
     """By collection."""
@@ -130,10 +128,10 @@ async def _allocate_index(registry: Registry, wanted: Resource, current: Resourc
     prefix = registry.keys.claim("index", "")
     listing = await registry.store.list(prefix)
     taken = {int(entry.key.removeprefix(prefix)) for entry in listing.entries}
-    free = next((index for index in range(1, INDEX_MAX + 1) if index not in taken), None)
+    free = next((index for index in range(1, model.identity.INDEX_MAX + 1) if index not in taken), None)
     if free is None:
-        message = f"all {INDEX_MAX} indices are in use or resting: delete a route table, or try again in a minute"
-        raise errors.FailedPrecondition("INDEX_EXHAUSTED", message, max=INDEX_MAX)
+        message = f"all {model.identity.INDEX_MAX} indices are in use or resting: delete a route table, or try again in a minute"
+        raise errors.FailedPrecondition("INDEX_EXHAUSTED", message, max=model.identity.INDEX_MAX)
     wanted.status.index = free
     return wanted
 

@@ -6,14 +6,13 @@ from typing import Any
 
 from crossns import errors, names, standard
 from crossns.registry import Options, Registry
+from crossns.resource import holdings
 from crossns.v1 import route_table_pb2, route_table_pb2_grpc
+from services.nsmanager import model
 from services.nsmanager.servicer.evacuation import Evacuation
 from services.nsmanager.servicer.impact import Impacts
 from services.nsmanager.servicer.isolation import Examiner, Isolation
 from services.nsmanager.servicer.statistics import Statistics, interval
-
-# VRRP has 8 bits for a virtual router id, 0 is not one (RFC 5798 5.2.3).
-VRID_COUNT = 255
 
 
 class RouteTables(route_table_pb2_grpc.RouteTablesServicer):
@@ -53,15 +52,27 @@ class RouteTables(route_table_pb2_grpc.RouteTablesServicer):
 
     async def GetIdentity(self, request: Any, _context: Any) -> Any:
         table = await standard.get(self._registry, request)
-        index = table.status.index
+        found, others = model.identity.of(table.status.index), await self._indices()
         return route_table_pb2.RouteTableIdentity(
             name=table.name,
-            index=index,
-            vrid_base=(index - 1) % VRID_COUNT + 1,
-            router_id=f"0.0.{index >> 8}.{index & 255}",
-            control_socket_prefix=f"rt{index}",
+            index=found.index,
+            vrid_base=found.vrid_base,
+            router_id=found.router_id,
+            control_socket_prefix=found.control_socket_prefix,
             netns_cookie=table.status.netns_cookie,
+            port_base=found.port_base,
+            port_count=model.identity.PORT_COUNT,
+            vrid_shared_with=model.identity.sharing(found.index, others, "vrid_base"),
+            ports_shared_with=model.identity.sharing(found.index, others, "port_base"),
         )
+
+    async def _indices(self) -> dict[int, str]:
+        """Index -> name of the table that has it."""
+        prefix = self._registry.keys.claim("index", "")
+        listing = await self._registry.store.list(prefix)
+        # One that rests has no owner.
+        owned = ((entry.key.removeprefix(prefix), owner.owner) for entry in listing.entries for owner in holdings(entry.value))
+        return {int(index): name for index, name in owned if name}
 
     async def GetStatistics(self, request: Any, _context: Any) -> Any:
         table = await standard.get(self._registry, request)
