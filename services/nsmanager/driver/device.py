@@ -43,6 +43,8 @@ class Device:
         # A newer session of a service ends its older one: of two that connect at once, one must wait.
         self._connecting: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._snapshots: dict[str, operation.Snapshot] = {}
+        # At a start both the loop and the launcher's follower ask what there is.
+        self._surveying = asyncio.Lock()
         # Mark -> the table in which its link was last seen, and the link.
         self._marked: dict[str, tuple[str, operation.Link]] = {}
         # Mark -> MAC address and kind of the network card that carried it last, until it is given back.
@@ -63,8 +65,11 @@ class Device:
             self._on_change(unit)
 
     async def units(self) -> Iterable[str]:
+        """Looks at those that it has never seen, all at once: a card may be in any. At all others the rounds look."""
         namespaces = await self._namespaces("")
-        await asyncio.gather(*(self._look(each.table) for each in namespaces), return_exceptions=True)
+        async with self._surveying:
+            unseen = [each.table for each in namespaces if each.table not in self._snapshots]
+            await asyncio.gather(*(self._look(table) for table in unseen), return_exceptions=True)
         return [f"routeTables/{each.table}" for each in namespaces]
 
     async def observe(self, unit: str) -> Observed:

@@ -1,0 +1,53 @@
+"""How often nsmanager's driver looks at a route table."""
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+from crossns import operation
+from crossns.layout import Layout
+from services.nsmanager.driver import Device
+
+
+class _Agent:
+    def __init__(self, table: str, dumps: Counter[str]) -> None:
+        self._table = table
+        self._dumps = dumps
+
+    async def call(self, wanted: operation.AgentOperation) -> operation.Snapshot:
+        assert isinstance(wanted, operation.Dump)
+        self._dumps[self._table] += 1
+        await asyncio.sleep(0)
+        return operation.Snapshot(cookie=1, links=(), addresses=(), routes=(), sysctls={})
+
+
+class _Seeing(Device):
+    """A device of which only the looks are real: `present` are there, `dumps` counts by table."""
+
+    def __init__(self, *tables: str) -> None:
+        nothing: Any = lambda *_: None  # noqa: E731
+        super().__init__(Layout(), operation.Token(0, 0), nothing, nothing, nothing)
+        self.present = list(tables)
+        self.dumps: Counter[str] = Counter()
+
+    async def _namespaces(self, table: str) -> tuple[operation.Namespace, ...]:
+        wanted = [table] if table else self.present
+        return tuple(operation.Namespace(table=each, cookie=1, attached=True) for each in wanted)
+
+    async def _connected_agent(self, table: str) -> Any:
+        return _Agent(table, self.dumps)
+
+
+async def test_tables_that_were_seen_are_not_looked_at_to_be_listed() -> None:
+    """A round for each follows, and looks."""
+    device = _Seeing("a", "b")
+    assert list(await device.units()) == ["routeTables/a", "routeTables/b"]
+    device.present.append("c")
+    assert len(list(await device.units())) == 3
+    assert device.dumps == {"a": 1, "b": 1, "c": 1}
+
+
+async def test_two_who_ask_at_once_what_there_is_cost_one_look() -> None:
+    device = _Seeing("a", "b")
+    await asyncio.gather(device.units(), device.units())
+    assert device.dumps == {"a": 1, "b": 1}
