@@ -8,12 +8,13 @@ from crossns.registry import Registry
 from crossns.resource import Claim, Draft, Kind, Reference, Resource
 from crossns.v1 import interface_pb2, neighbor_pb2, route_pb2, route_table_pb2, rule_pb2
 from services.nsmanager import model
+from services.nsmanager.servicer import index
 
 
 def registries(backend: store.Store, keys: names.Keys) -> dict[str, Registry]:
     """By collection."""
     return {
-        "routeTables": Registry(backend, keys, ROUTE_TABLE, _allocate_index),
+        "routeTables": Registry(backend, keys, ROUTE_TABLE, index.Indices().admit),
         "interfaces": Registry(backend, keys, INTERFACE, _check_ports),
         "routes": Registry(backend, keys, ROUTE, _check_gateways),
         "rules": Registry(backend, keys, RULE, _check_interface),
@@ -115,25 +116,6 @@ INTERFACE = Kind("interfaces", "interface", _interface, immutable=_FIXED)
 ROUTE = Kind("routes", "route", _route)
 RULE = Kind("rules", "rule", _rule)
 NEIGHBOR = Kind("neighbors", "neighbor", _neighbor)
-
-
-async def _allocate_index(registry: Registry, wanted: Resource, current: Resource | None) -> Resource:
-    """The chosen index, or the lowest that nobody has and that does not rest. A race for it starts the write over."""
-    assert isinstance(wanted, route_table_pb2.RouteTable)  # noqa: S101 - by its kind
-    if current is not None:
-        return wanted
-    if wanted.spec.index:
-        wanted.status.index = wanted.spec.index
-        return wanted
-    prefix = registry.keys.claim("index", "")
-    listing = await registry.store.list(prefix)
-    taken = {int(entry.key.removeprefix(prefix)) for entry in listing.entries}
-    free = next((index for index in range(1, model.identity.INDEX_MAX + 1) if index not in taken), None)
-    if free is None:
-        message = f"all {model.identity.INDEX_MAX} indices are in use or resting: delete a route table, or try again in a minute"
-        raise errors.FailedPrecondition("INDEX_EXHAUSTED", message, max=model.identity.INDEX_MAX)
-    wanted.status.index = free
-    return wanted
 
 
 async def _check_ports(registry: Registry, wanted: Resource, _current: Resource | None) -> Resource:
