@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from crossns import counter
+from crossns import counter, proof
 
 _NET = Path("/proc/net")
 _CONNTRACK = Path("/proc/sys/net/netfilter")
@@ -34,9 +34,11 @@ def _text(name: str) -> str:
 
 
 def links(text: str) -> Iterator[counter.Link]:
-    """/proc/net/dev. A name holds neither colon nor blank (dev_valid_name in net/core/dev.c)."""
+    """/proc/net/dev, without throwaway links. A name holds neither colon nor blank (dev_valid_name in net/core/dev.c)."""
     for line in text.splitlines()[_DEV_HEADS:]:
         name, _, columns = line.partition(":")
+        if name.strip().startswith(proof.PROVISIONAL_PREFIX):
+            continue
         numbers = [int(column) for column in columns.split()]
         received, sent = numbers[:4], numbers[_DEV_HALF : _DEV_HALF + 4]
         yield counter.Link(name.strip(), *received, *sent)

@@ -32,11 +32,11 @@ _ROUTES = {4: (ipaddress.ip_address("198.18.0.0"), 0, 32), 6: (ipaddress.ip_addr
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 _NFT_TABLE = "crossns-trial"
 _ETH_P_ALL = 0x0003
-# Before connection tracking (-200) and whatever filters: linux/netfilter_ipv4.h.
+# Before connection tracking (-200), which shall count no session of it, and whatever filters: linux/netfilter_ipv4.h.
 _NFT = """add counter inet {table} passed
 add counter inet {table} dropped
 add chain inet {table} c {{ type filter hook prerouting priority -450; }}
-add rule inet {table} c iifname "{link}" udp dport {port} @th,64,64 0x{payload} counter name passed accept
+add rule inet {table} c iifname "{link}" udp dport {port} @th,64,64 0x{payload} counter name passed notrack accept
 add rule inet {table} c iifname "{link}" udp dport {port} counter name dropped drop
 """
 

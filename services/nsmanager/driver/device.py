@@ -7,7 +7,7 @@ last is kept, because a card is looked for in all of them.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 
 from crossns import counter, errors, kernel, names, operation
 from crossns.agent import Agent
@@ -102,10 +102,17 @@ class Device:
 
     async def ask(self, table: str, wanted: operation.AgentOperation) -> operation.Result | None:
         """What the agent of a table answers; AgentUnavailable where it does not in time."""
-        return await _in_time(f"the agent of {table}", self._connected_agent(table), wanted)
+        try:
+            async with asyncio.timeout(_PATIENCE_S):
+                return await (await self._connected_agent(table)).call(wanted)
+        except TimeoutError as error:
+            message = (
+                f"the agent of {table} does not answer within {_PATIENCE_S:g} s: try again, `crossns status` shows its process"
+            )
+            raise errors.AgentUnavailable("AGENT_UNAVAILABLE", message, table=table) from error
 
     async def ask_launcher(self, wanted: operation.LauncherOperation) -> operation.Result | None:
-        return await _in_time("the launcher", self._connected_launcher(), wanted)
+        return await (await self._connected_launcher()).call(wanted)
 
     async def count(self, table: str) -> counter.KernelCounters:
         """What the kernel has counted in the namespace of a table."""
@@ -188,14 +195,3 @@ class Device:
 
 def _links(snapshot: operation.Snapshot) -> set[tuple[str, str]]:
     return {(link.name, link.mark) for link in snapshot.links}
-
-
-async def _in_time(
-    whose: str, connecting: Awaitable[Agent | Launcher], wanted: operation.AgentOperation | operation.LauncherOperation
-) -> operation.Result | None:
-    try:
-        async with asyncio.timeout(_PATIENCE_S):
-            return await (await connecting).call(wanted)
-    except TimeoutError as error:
-        message = f"{whose} does not answer within {_PATIENCE_S:g} s: try again, `crossns status` shows its process"
-        raise errors.AgentUnavailable("AGENT_UNAVAILABLE", message) from error

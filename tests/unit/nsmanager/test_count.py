@@ -26,6 +26,10 @@ def test_link_has_the_first_four_columns_of_each_direction() -> None:
     assert dotted == counter.Link("eth0.100", 1, 2, 3, 4, 9, 10, 11, 12)
 
 
+def test_links_that_are_thrown_away_are_not_counted() -> None:
+    assert [each.name for each in count.links(DEV.replace("eth0.100", "~trial-a"))] == ["lan"]
+
+
 def test_links_of_a_kernel_are_all_there() -> None:
     found = {link.name: link for link in count.links(text("dev"))}
     assert set(found) == {"lo", "ifb0", "ifb1", "eth0"}
