@@ -143,7 +143,8 @@ class Session:
             if isinstance(message, operation.Reply):
                 self._on_reply(message)
             elif self._on_event and not self.is_closed:
-                self._on_event(message.event)
+                # Behind whoever waits for an answer that came before it: he knows then which of the two is the later.
+                self._loop.call_soon(self._on_event, message.event)
 
     def _on_reply(self, reply: operation.Reply) -> None:
         has_fd = reply.id in self._with_fd and reply.fault is None and bool(self._fds)

@@ -66,6 +66,14 @@ class Events:
         for ear in self._ears.values():
             ear.close()
 
+    def tell_now(self) -> None:
+        """Say at once that something changed, so that it is heard before what shows the change; in a storm it is not."""
+        self._listen()
+        if self._kinds and not self._storms and not any(self._rests_s.values()):
+            if self._due is not None:
+                self._due[1].cancel()
+            self._tell()
+
     def _listen(self) -> None:
         """To all of them in order, whichever it was: what is said of a link is understood by what was said of it before."""
         for topic, ear in self._ears.items():

@@ -7,7 +7,7 @@ import ipaddress
 import socket
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 from pyroute2.netlink import nlmsg
 from pyroute2.netlink.rtnl import RTM_GETADDR, RTM_GETLINK, RTM_GETROUTE
@@ -28,6 +28,14 @@ _RTM_F_CLONED = 0x200
 SYSCTLS: tuple[str, ...] = get_args(sysctl.Name)
 # sysctl -> its name in pyroute2's IFLA_INET_CONF.
 _INET_CONF = {"arp_ignore": "arp_ignore", "arp_announce": "arp_announce", "arp_filter": "arpfilter", "rp_filter": "rp_filter"}
+
+
+class _Place(NamedTuple):
+    """An address, on a link by its index: names change."""
+
+    link_index: int
+    prefix: str
+    protocol: int
 
 
 def snapshot(rtnl: Rtnl) -> operation.Snapshot:
@@ -113,7 +121,8 @@ def _sysctls(message: nlmsg) -> dict[str, str]:
 
 
 def addresses(rtnl: Rtnl, by_index: dict[int, str]) -> list[operation.Address]:
-    return [address_of(message, by_index) for message in rtnl.dump(RTM_GETADDR, ifaddrmsg()) if message["index"] in by_index]
+    places = rtnl.dump_remembered(RTM_GETADDR, ifaddrmsg(), _place)
+    return [_address(place, by_index) for place in places if place.link_index in by_index]
 
 
 def addresses_of(rtnl: Rtnl, found: operation.Link) -> list[operation.Address]:
@@ -124,10 +133,18 @@ def addresses_of(rtnl: Rtnl, found: operation.Link) -> list[operation.Address]:
 
 
 def address_of(message: nlmsg, by_index: Mapping[int, str]) -> operation.Address:
+    return _address(_place(message), by_index)
+
+
+def _address(place: _Place, by_index: Mapping[int, str]) -> operation.Address:
+    return operation.Address(link=by_index[place.link_index], prefix=place.prefix, protocol=place.protocol)
+
+
+def _place(message: nlmsg) -> _Place:
     # IFA_ADDRESS is the peer's on a point-to-point link (pyroute2, ifaddrmsg).
     local = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
     prefix = f"{ipaddress.ip_address(local)}/{message['prefixlen']}"
-    return operation.Address(link=by_index[message["index"]], prefix=prefix, protocol=message.get_attr("IFA_PROTO") or 0)
+    return _Place(message["index"], prefix, message.get_attr("IFA_PROTO") or 0)
 
 
 def routes(rtnl: Rtnl, by_index: dict[int, str]) -> list[operation.Route]:

@@ -9,8 +9,8 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 from pyroute2.netlink import nlmsg
 from pyroute2.netlink.rtnl import (
@@ -55,6 +55,7 @@ _BUFFER = 256 * 1024
 _DUMP_TRIES = 10
 
 Attributes = list[tuple[str, Any]]
+T = TypeVar("T")
 
 
 class Refused(Exception):
@@ -78,6 +79,8 @@ class Rtnl:
         for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK):
             self._socket.setsockopt(_SOL_NETLINK, option, 1)
         self._sequence = 0
+        # Of dumps: kind of request -> bytes of a message -> what was made of it.
+        self._memory: dict[int, dict[bytes, Any]] = {}
         self.tally = tally
 
     def close(self) -> None:
@@ -86,24 +89,42 @@ class Rtnl:
     def change(self, kind: int, message: nlmsg, flags: int = 0) -> None:
         """Carry out one change; raises Refused."""
         self._send(kind, message, NLM_F_REQUEST | NLM_F_ACK | flags)
-        for _ in self._replies():
+        for _ in self._replies(_decoded):
             pass
         self.tally.writes += 1
 
     def get(self, kind: int, message: nlmsg) -> list[nlmsg]:
         """What the kernel answers to one question; raises Refused."""
         self._send(kind, message, NLM_F_REQUEST | NLM_F_ACK)
-        return [reply for _, reply in self._replies() if reply is not None]
+        return [reply for _, reply in self._replies(_decoded) if reply is not None]
 
     def dump(self, kind: int, message: nlmsg, holding: bytes = b"") -> list[nlmsg]:
         """A consistent dump (NLM_F_DUMP_INTR means that it was not); AgentUnavailable when there is none to be had.
 
         `holding`: only messages in whose bytes this is found are decoded and returned, where the kernel does not filter."""
+        return self._dump(kind, message, lambda reply: _decoded(reply) if holding in reply else None)
+
+    def dump_remembered(self, kind: int, message: nlmsg, make: Callable[[nlmsg], T]) -> list[T]:
+        """The same, as what `make` makes of each message. What it made of the same bytes the last time is taken once more, for to
+        decode them takes longer than all else. Of each kind one and the same request only."""
+        memory = self._memory.get(kind, {})
+        seen: dict[bytes, Any] = {}
+
+        def remembered(reply: bytes) -> T:
+            content = reply[_HEADER.size :]
+            seen[content] = made = memory[content] if content in memory else make(_decoded(reply))
+            return made
+
+        found = self._dump(kind, message, remembered)
+        self._memory[kind] = seen
+        return found
+
+    def _dump(self, kind: int, message: nlmsg, make: Callable[[bytes], T | None]) -> list[T]:
         for _ in range(_DUMP_TRIES):
             self._send(kind, message, NLM_F_REQUEST | NLM_F_DUMP)
-            found: list[nlmsg] = []
+            found: list[T] = []
             interrupted = False
-            for flags, reply in self._replies(holding):
+            for flags, reply in self._replies(make):
                 interrupted = interrupted or bool(flags & _NLM_F_DUMP_INTR)
                 if reply is not None:
                     found.append(reply)
@@ -125,12 +146,11 @@ class Rtnl:
             if reply not in _LAST:
                 yield received, offset
 
-    def _replies(self, holding: bytes = b"") -> Iterator[tuple[int, nlmsg | None]]:
-        """Flags and message of each reply; None for the one that ends them, and for those without `holding`."""
+    def _replies(self, make: Callable[[bytes], T | None]) -> Iterator[tuple[int, T | None]]:
+        """Flags of each reply and what `make` makes of it; None for the one that ends them."""
         for flags, kind, received, offset in self._messages():
             (size,) = _SIZE.unpack_from(received, offset)
-            is_held = kind not in _LAST and received.find(holding, offset, offset + size) >= 0
-            yield flags, decoded(kind, received, offset) if is_held else None
+            yield flags, None if kind in _LAST else make(received[offset : offset + size])
 
     def _messages(self) -> Iterator[tuple[int, int, bytes, int]]:
         """Flags and kind of each reply up to the one that ends them, that one included, and where it is; raises Refused."""
@@ -154,6 +174,10 @@ def decoded(kind: int, received: bytes, offset: int = 0) -> nlmsg:
     message = _CLASSES[kind](received, offset=offset)
     message.decode()
     return message
+
+
+def _decoded(reply: bytes) -> nlmsg:
+    return decoded(_HEADER.unpack_from(reply)[1], reply)
 
 
 def _check(reply: bytes, flags: int) -> None:

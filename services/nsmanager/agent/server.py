@@ -4,6 +4,7 @@ Called by the zygote in each child. It ends on SIGTERM, which only the launcher 
 """
 
 import socket
+from typing import Any
 
 from crossns import operation
 from crossns.layout import Layout
@@ -27,7 +28,14 @@ def run(listener: socket.socket, layout: Layout, tables: Tables) -> None:
     throwaway.sweep(rtnl)
     journal = Journal(lambda news: sessions.notify(news, "nsmanager"))
     budgets = Budgets(loop, tally, lambda: sessions.notify(operation.Changed(kinds=("budget",))))
-    dispatch = operations.Operations(rtnl, tables, budgets, journal, loop.call_later).dispatch
+    duties = operations.Operations(rtnl, tables, budgets, journal, loop.call_later)
+
+    def dispatch(wanted: Any, answer: session.Answer) -> None:
+        if isinstance(wanted, operation.Dump):
+            # What was told before a dump is in it, and wakes nobody who waits for one.
+            events.tell_now()
+        duties.dispatch(wanted, answer)
+
     charter = session.Charter(operations.DUTIES, operations.CHANGES, layout.process_of, Fence(layout.fence_dir), dispatch)
     sessions = session.Sessions(loop, listener, charter, tally)
     events = Events(loop, sessions.notify, journal)

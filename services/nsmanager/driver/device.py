@@ -45,6 +45,8 @@ class Device:
         self._snapshots: dict[str, operation.Snapshot] = {}
         # At a start both the loop and the launcher's follower ask what there is.
         self._surveying = asyncio.Lock()
+        # Tables that a round looks at just now.
+        self._looking: set[str] = set()
         # Mark -> the table in which its link was last seen, and the link.
         self._marked: dict[str, tuple[str, operation.Link]] = {}
         # Mark -> MAC address and kind of the network card that carried it last, until it is given back.
@@ -74,6 +76,14 @@ class Device:
 
     async def observe(self, unit: str) -> Observed:
         table = names.resource_id(unit)
+        # What the agent tells of before it answers is in its answer: that is mostly what this round has changed itself.
+        self._looking.add(table)
+        try:
+            return await self._observe(table)
+        finally:
+            self._looking.remove(table)
+
+    async def _observe(self, table: str) -> Observed:
         if table != BUILT_IN and BUILT_IN not in self._snapshots:
             await self._look(BUILT_IN)
         namespace = next(iter(await self._namespaces(table)), None)
@@ -85,8 +95,8 @@ class Device:
                 await agent.close()
             self._connecting.pop(table, None)
             return Observed(marked=self._marked, cards=self._cards(), macs=self._macs)
-        snapshot = await self._look(table)
         launcher = await self._connected_launcher()
+        snapshot = await self._look(table)
         return Observed(namespace, snapshot, launcher.welcome.boot_id, self._marked, self._cards(), self._macs)
 
     async def apply(self, op: At | Privileged) -> None:
@@ -187,7 +197,8 @@ class Device:
 
     def _on_agent_event(self, table: str, event: operation.Event) -> None:
         if isinstance(event, operation.Changed):
-            self._on_change(f"routeTables/{table}")
+            if table not in self._looking:
+                self._on_change(f"routeTables/{table}")
         elif isinstance(event, kernel.News):
             self._on_news(table, event)
             self._agents[table].post(kernel.Acknowledge(number=event.number))

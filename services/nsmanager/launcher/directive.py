@@ -18,7 +18,10 @@ SECTIONS = frozenset({"global", "defaults", "frontend", "backend", "listen", "pe
 # Before the line that begins one.
 _SECTION = re.compile(rf"^(?=(?:{'|'.join(sorted(SECTIONS))})\s)", re.MULTILINE)
 _GLOBAL = frozenset(
-    {"description", "grace", "hard-stop-after", "localpeer", "log", "maxconn", "maxpipes", "nbthread", "spread-checks", "stats"}
+    {
+        *("description", "grace", "hard-stop-after", "httpclient.ssl.verify", "localpeer", "log", "maxconn", "maxpipes"),
+        *("nbthread", "spread-checks", "stats"),
+    }
 )
 _PEERS = frozenset({"peer", "table", "description"})
 _PROXY = frozenset(
