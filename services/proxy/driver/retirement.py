@@ -9,7 +9,6 @@ and what it counted was read.
 
 import asyncio
 import contextlib
-import csv
 import logging
 import re
 from collections.abc import Awaitable, Callable
@@ -125,5 +124,7 @@ class Retirement:
 
 def _accepting(listed: str) -> list[str]:
     """The frontends of vServices in `show stat` that were not shut."""
-    rows = csv.DictReader(listed.removeprefix("# ").splitlines())
-    return [row["pxname"] for row in rows if _FRONTEND.match(row["pxname"]) and row["status"] != "STOP"]
+    if not listed.startswith("# pxname,"):
+        return []
+    rows = master.columns(listed.removeprefix("# ").rstrip("\n"), ("pxname", "status"))
+    return [section for section, status in rows if _FRONTEND.match(section) and status != "STOP"]

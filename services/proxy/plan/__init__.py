@@ -1,9 +1,8 @@
 """What must be done to HAProxy so that it serves what is desired: pure.
 
 `engine` has what the driver saw and the operations, `difference` the plan, `wish` what it compares with, `slots` who has which
-server line, `report` what is said about each vService, `blame` what HAProxy does not start with;
-`ledger` adds up what HAProxy counts, `statistics` is what is said of that; `impact` is what a
-change of others would touch.
+server line, `place` what HAProxy calls each part, `report` what is said about each vService, `blame` what HAProxy does not start
+with; `ledger` adds up what HAProxy counts, `statistics` is what is said of that; `impact` is what a change of others would touch.
 """
 
 from services.proxy.plan.blame import blamed

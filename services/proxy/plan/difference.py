@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from services.proxy import model, render
-from services.proxy.plan import slots, wish
+from services.proxy.plan import place, slots, wish
 from services.proxy.plan.engine import Observed, Operation, SaveEngine, SetServer, StartEngine, StopEngine, digest
 from services.proxy.plan.wish import Wish
 
@@ -33,10 +33,9 @@ def closed(desired: model.Desired, observed: Observed) -> frozenset[render.Part]
     return frozenset(
         part
         for vservice in desired.services
-        for frontend in vservice.frontends
-        if (part := render.frontend_part(vservice.name, frontend, tables)) is not None
-        and part not in left_out
-        and not observed.listeners.issuperset(render.listeners(vservice.name, frontend, tables))
+        for places in (place.places(vservice, tables),)
+        for name, part in places.frontends.items()
+        if part is not None and part not in left_out and not observed.listeners.issuperset(places.listeners[name])
     )
 
 

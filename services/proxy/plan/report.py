@@ -12,7 +12,7 @@ from crossns import errors, resource
 from crossns.resource import Status
 from crossns.v1 import status_pb2, v_service_pb2
 from services.proxy import model, render
-from services.proxy.plan import difference, wish
+from services.proxy.plan import difference, place, wish
 from services.proxy.plan.engine import Observed
 
 SERVICE = "proxy"
@@ -132,16 +132,17 @@ def _said(
 
 
 def _frontend(vservice: model.VService, frontend: model.Frontend, judged: _Round, *, was_ready: bool) -> _Judgement:
-    part = render.frontend_part(vservice.name, frontend, judged.tables)
+    places = place.places(vservice, judged.tables)
+    part = places.frontends[frontend.name]
     if part is None:
         return _absent(frontend.name, frontend.table)
-    is_open = judged.observed.listeners.issuperset(render.listeners(vservice.name, frontend, judged.tables))
+    is_open = judged.observed.listeners.issuperset(places.listeners[frontend.name])
     return _judge(frontend.name, part, judged, is_taken=is_open and (judged.is_current or was_ready))
 
 
 def _member(vservice: model.VService, pool: model.Pool, member: model.Member, judged: _Round, before: _Before) -> _Judgement:
     name = f"{pool.name}/{member.name}"
-    part = render.member_part(vservice.name, pool.name, member, judged.tables)
+    part = place.places(vservice, judged.tables).members[pool.name, member.name]
     if part is None:
         return _absent(name, member.table)
     found = _judge(name, part, judged, is_taken=_is_taken(part, member, judged, was_ready=name in before.ready))

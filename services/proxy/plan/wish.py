@@ -10,7 +10,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from services.proxy import model, render
-from services.proxy.plan import room, slots
+from services.proxy.plan import place, room, slots
 from services.proxy.plan.engine import Observed, Refusal, Seen
 
 _Line = tuple[str, str]
@@ -119,14 +119,12 @@ def _by_owner(parts: Iterable[render.Part]) -> Mapping[str, frozenset[render.Par
 
 
 def _around(vservice: model.VService, tables: Mapping[str, str], out: frozenset[render.Part], observed: Observed) -> _Around:
-    named = {frontend.table for frontend in vservice.frontends}
-    named.update(member.table for pool in vservice.pools for member in pool.members)
-    sections = [render.backend_section(vservice.name, pool.name) for pool in vservice.pools]
+    places = place.places(vservice, tables)
     own = frozenset(_targets(vservice, tables)) if observed.down or observed.unknown else frozenset()
     return _Around(
-        tables={table: tables[table] for table in named if table in tables},
+        tables=places.tables,
         left_out=out,
-        servers={section: observed.servers[section] for section in sections if section in observed.servers},
+        servers={section: observed.servers[section] for section in places.sections if section in observed.servers},
         down=own & observed.down.keys(),
         unknown=own & observed.unknown,
     )

@@ -28,6 +28,9 @@ global
     tune.bufsize 65536
     # For a person who wants to look; with it the file is valid even while no frontend can be in it.
     stats socket {directory}/stats.sock mode 660 level user
+    # HAProxy has an HTTP client of its own, which nobody here uses, and would read all certificates of the device for it at each
+    # start and reload: three times what a small file takes.
+    httpclient.ssl.verify none
     log {directory}/log.sock len {line_bytes} format raw local0 info
 
 defaults tcp

@@ -50,6 +50,11 @@ def test_a_listener_is_known_by_each_of_its_ports() -> None:
     }
 
 
+def test_what_holds_a_comma_is_one_column() -> None:
+    table = 'pxname,svname,last_chk,status\nvs.a.po.p,x,"L4, then ""L7""",UP\nvs.b.po.p,y,,DOWN'
+    assert list(master.columns(table, ("pxname", "status"))) == [("vs.a.po.p", "UP"), ("vs.b.po.p", "DOWN")]
+
+
 def test_servers_are_as_they_were_made() -> None:
     expected = {
         "a1.tenant-a.21": plan.Seen(render.Server("10.0.0.5:8080", 1, enabled=True), 1, was_used=True),
