@@ -1,4 +1,4 @@
-"""The route tables' rows: what one more table costs beside 500 others, and what 200 cost while they stand.
+"""The route tables' rows: what one tenant's flood costs another, what one more table costs beside 500, what 200 cost that stand.
 
 Called by `bench.__main__` inside the sandbox. Tables are created one after the other, each until a client sees it READY; at
 STANDING of them the growing pauses for what is measured there.
@@ -8,7 +8,7 @@ from rich.console import Console
 
 from bench import client
 from bench.row import Row
-from bench.tables import event, growth, standing
+from bench.tables import event, flood, growth, standing
 from bench.tables.place import LABEL, METRICS, Place
 from crossns import rpc
 from crossns.layout import Layout
@@ -24,6 +24,7 @@ async def measure(progress: Console) -> list[Row]:
         place = Place(Device(Layout(), gateway), gateway)
         try:
             for measurement in (
+                flood.flood,
                 growth.first,
                 standing.agent_pss,
                 standing.scrape,

@@ -222,6 +222,7 @@ async def test_budget_that_changes_goes_on_counting_and_one_that_is_taken_away_l
     rules = await nft("a", "list table inet crossns_budget")
     assert "limit rate over 1000/second burst 1000 packets" in rules
     assert "ct count over 7" in rules
+    assert "limit rate over 1/second" not in rules
     await limit(device)
     assert not (await statistics(device, "a")).HasField("budget")
     assert (await nft("a", "list tables")).split() == ["table", "inet", "foreign"]
