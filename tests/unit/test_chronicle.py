@@ -45,6 +45,16 @@ async def test_reader_goes_on_behind_the_event_whose_token_he_has() -> None:
     assert told.begin("") == told.begin((await taken(told.read(3, EVERYTHING), 1))[0].resume_token)
 
 
+async def test_service_itself_leaves_out_what_the_reader_does_not_want() -> None:
+    told = Chronicle()
+    told.publish([link("a"), link("b", "b"), link("c")])
+    of_b = chronicle.parse(events_pb2.WatchRequest(route_tables=["routeTables/b"]))
+    reading = told.read(0, of_b)
+    assert said(await taken(reading, 1)) == ["b"]
+    told.publish([link("d"), link("e", "b")])
+    assert said(await taken(reading, 1)) == ["e"]
+
+
 async def test_reader_waits_for_what_is_still_to_come() -> None:
     told = published(4, "a")
     waiting = asyncio.ensure_future(taken(told.read(told.begin(""), EVERYTHING), 1))
