@@ -57,25 +57,25 @@ async def watch(
     )
     try:
         async for event in api.stream(api.events.Watch, request):
-            click.echo(json.dumps(render.fields(event), ensure_ascii=False) if form == "json" else _line(event))
+            click.echo(json.dumps(render.fields(event), ensure_ascii=False) if form == "json" else line(event))
     except errors.DeadlineExceeded:
         return exits.TIMED_OUT
     return exits.DONE
 
 
-def _line(event: events_pb2.Event) -> str:
+def line(event: events_pb2.Event) -> str:
     what = events_pb2.EventType.Name(event.type).removeprefix("EVENT_TYPE_")
     time = event.time.ToJsonString()[11:19] if event.HasField("time") else " " * 8
     change = event.WhichOneof("change")
-    line = f"{time}  {click.style(f'{what:<8}', fg=_COLOURS.get(what))}  {event.name or ' '.join(event.route_tables)}"
+    text = f"{time}  {click.style(f'{what:<8}', fg=_COLOURS.get(what))}  {event.name or ' '.join(event.route_tables)}"
     if event.type == events_pb2.EVENT_TYPE_STATUS:
         bad = (each for each in event.conditions if each.status == status_pb2.CONDITION_STATUS_FALSE)
-        line += f"  {columns.state(event.state)}  {event.service}  " + "; ".join(each.message or each.reason for each in bad)
+        text += f"  {columns.state(event.state)}  {event.service}  " + "; ".join(each.message or each.reason for each in bad)
     elif change is not None:
-        line += f"  {_SHOWN[change](getattr(event, change))}"
+        text += f"  {_SHOWN[change](getattr(event, change))}"
     if event.type == events_pb2.EVENT_TYPE_MISSED and event.kind:
-        line += f" ({events_pb2.EventKind.Name(event.kind).removeprefix('EVENT_KIND_').lower()})"
-    return line.rstrip()
+        text += f" ({events_pb2.EventKind.Name(event.kind).removeprefix('EVENT_KIND_').lower()})"
+    return text.rstrip()
 
 
 def _link(link: events_pb2.LinkChange) -> str:
