@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from crossns import errors, netns, operation, proc, proof
+from crossns import errors, kernel, netns, operation, proc, proof
 from crossns.testing.device import wait_until
 from crossns.v1 import isolation_pb2
 from services.nsmanager.driver import Device, Examiner
@@ -54,6 +54,10 @@ async def left(table: str) -> Sequence[str]:
     return [*links, *map(str, rules), *tables]
 
 
+async def is_clean(table: str) -> bool:
+    return not await left(table)
+
+
 async def begun(tree: Tree, table: str, patience_s: float = 15.0) -> None:
     held = await (await tree.agent(table)).call(proof.BeginTrial(ground=GROUND, number=1, seal=1, patience_s=patience_s))
     assert isinstance(held, proof.Held)
@@ -82,28 +86,28 @@ async def test_agent_that_ends_in_the_middle_leaves_nothing(tree: Tree, number: 
     assert await left("a") == ["~trial-b", "~trial-a", "32000", "32000", "table inet crossns-trial"]
     (namespace,) = (await tree.namespaces()).values()
     await do("kill", f"-{int(number)}", str(namespace.agent_pid))
-
-    async def is_gone() -> bool:
-        return not await left("a")
-
-    await wait_until(is_gone)
+    await wait_until(lambda: is_clean("a"))
 
 
 async def test_trial_ends_by_itself_when_nobody_goes_on_with_it(tree: Tree) -> None:
     await create(tree, "a")
     await begun(tree, "a", patience_s=0.3)
-
-    async def is_gone() -> bool:
-        return not await left("a")
-
-    await wait_until(is_gone)
+    await wait_until(lambda: is_clean("a"))
 
 
 async def test_next_trial_takes_the_place_of_one_that_was_left(tree: Tree) -> None:
     await create(tree, "a", "b")
     await begun(tree, "a")
+    await begun(tree, "a")
     assert {verdict for each in verdicts(await examine("a", "b")).values() for verdict in each} == {"ISOLATED"}
     assert await left("a") == await left("b") == []
+
+
+async def test_trial_ends_with_the_session_that_follows(tree: Tree) -> None:
+    await create(tree, "a")
+    await begun(tree, "a")
+    await (await tree.agent("a")).call(kernel.Subscribe())
+    await wait_until(lambda: is_clean("a"))
 
 
 async def test_links_of_a_trial_are_nobodys(tree: Tree) -> None:

@@ -116,6 +116,8 @@ class Operations:
             case kernel.Subscribe():
                 answer(None)
                 self._journal.subscribe()
+                # A session that begins: whoever had begun a trial is gone.
+                self._trials.end()
             case kernel.Acknowledge(number=number):
                 answer(None)
                 self._journal.acknowledge(number)
