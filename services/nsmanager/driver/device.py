@@ -192,6 +192,9 @@ class Device:
     def _on_launcher_event(self, event: operation.Event) -> None:
         if isinstance(event, operation.AgentExited | operation.AgentStarted):
             self._on_news(event.table, event)
+        if isinstance(event, operation.AgentStarted) and not event.restarts:
+            # A table's first: who had the table made waits for it, and looks then.
+            return
         if isinstance(event, operation.AgentExited | operation.AgentStarted | operation.NamespaceChanged):
             self._on_change(f"routeTables/{event.table}")
 

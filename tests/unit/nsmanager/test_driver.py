@@ -22,11 +22,12 @@ class _Agent:
 
 
 class _Seeing(Device):
-    """A device of which only the looks are real: `present` are there, `dumps` counts by table."""
+    """A device of which only the looks are real: `present` are there, `dumps` counts by table, `woken` are units to look at."""
 
     def __init__(self, *tables: str) -> None:
         nothing: Any = lambda *_: None  # noqa: E731
-        super().__init__(Layout(), operation.Token(0, 0), nothing, nothing, nothing)
+        self.woken: list[str] = []
+        super().__init__(Layout(), operation.Token(0, 0), self.woken.append, nothing, nothing)
         self.present = list(tables)
         self.dumps: Counter[str] = Counter()
 
@@ -51,3 +52,12 @@ async def test_two_who_ask_at_once_what_there_is_cost_one_look() -> None:
     device = _Seeing("a", "b")
     await asyncio.gather(device.units(), device.units())
     assert device.dumps == {"a": 1, "b": 1}
+
+
+def test_first_agent_of_a_table_wakes_nobody_and_each_further_one_does() -> None:
+    """Who has the table made waits for its first agent, and looks then: once is enough. What a crash hid is looked for."""
+    device = _Seeing()
+    for event in (operation.AgentStarted("a", 7, 0), operation.AgentExited("a", 7), operation.AgentStarted("a", 8, 1)):
+        before = list(device.woken)
+        device._on_launcher_event(event)
+        assert device.woken[len(before) :] == ([] if event == operation.AgentStarted("a", 7, 0) else ["routeTables/a"])
