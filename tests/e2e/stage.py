@@ -36,6 +36,8 @@ from services.proxy import servicer as proxy
 from tests import absent
 
 WITHIN_S = 20.0
+# Events that nsmanager keeps of what it tells by itself: soon too few for who does not read.
+KEPT = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,7 @@ async def running(directory: Path) -> AsyncIterator[Stage]:
             **nsmanager.registries(backend, _keys("nsmanager")),
             "vServices": proxy.registry(backend, _keys("proxy")),
         }
-        chronicle = Chronicle()
+        chronicle = Chronicle(KEPT)
         owners = {
             process: rpc.Server(f"unix:{directory}/{process}", services, rpc.by_role, lambda: True)
             for process, services in _services(registries, chronicle).items()

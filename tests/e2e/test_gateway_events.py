@@ -223,6 +223,32 @@ async def test_stream_goes_on_while_a_service_is_away_and_tells_what_may_be_miss
     await server.stop(0)
 
 
+async def test_reader_that_is_too_slow_is_told_how_much_it_missed_and_is_not_cut_off(device: stage.Stage) -> None:
+    """More than is kept anywhere on the way happens while it does not read; another reader gets all of it meanwhile."""
+    slow, quick = await _watching(device), await _watching(device)
+    happened = 0
+    while happened < stage.KEPT * 6:
+        device.chronicle.publish(_link("x" * 4 * FLOOD_BYTES) for _ in range(stage.KEPT // 2))
+        happened += stage.KEPT // 2
+        for _ in range(stage.KEPT // 2):
+            assert (await quick.next()).type == events_pb2.EVENT_TYPE_UPDATED
+    device.chronicle.publish([_link("last")])
+    told, missed = 0, 0
+    event, before = await slow.next(), ""
+    while event.link.link != "last":
+        if event.type == events_pb2.EVENT_TYPE_MISSED:
+            missed += event.missed.count
+            assert event.missed.after_token == before
+        else:
+            told += 1
+        before = event.resume_token
+        event = await slow.next()
+    assert told + missed == happened
+    assert missed > 0
+    # No more than what is kept, and what stood in the buffers of two connections.
+    assert told < happened / 2
+
+
 class _Flood:
     """A store whose history is long: as much of the Protocol as Events needs. `pulled` counts what was taken of it."""
 
