@@ -56,7 +56,7 @@ async def move(api: Client, name: str, table: str, *, cut_my_session: bool, form
     stub = interface_pb2_grpc.InterfacesStub(api.channel)
     is_tried, is_agreed = how.pop("dry_run"), how.pop("yes")
     full, target = kinds.full_name(KIND, name), kinds.full_name(kinds.BY_NAME["RouteTable"], table)
-    what: dict[str, Any] = {"name": full, "route_table": target, "own_session": own_session.find(), **how}
+    what: dict[str, Any] = {"name": full, "route_table": target, "own_session": own_session.find(api.connection), **how}
     found = await api.call(stub.AnalyzeImpact, interface_pb2.InterfacesAnalyzeImpactRequest(**what))
     impact.show(found, form)
     if is_tried:

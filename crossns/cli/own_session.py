@@ -1,20 +1,38 @@
-"""The SSH session that a command is run in, so that a change which would cut it can be refused.
+"""The session that a command is run in, so that a change which would cut it can be refused.
 
-Called by `interface move`. sshd tells it in SSH_CONNECTION (sshd(8)); sudo takes that away, but the shell above it has it still.
+Called by `interface move` and `table delete --dry-run`. On the device itself it is that of SSH: sshd tells it in SSH_CONNECTION
+(sshd(8)); sudo takes that away, but the shell above it has it still. From elsewhere it is the connection to the gateway.
 """
 
 import os
+import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from crossns.cli.client import Connection
 from crossns.v1 import impact_pb2
 
 _VARIABLE = "SSH_CONNECTION"
 
 
-def find() -> impact_pb2.OwnSession | None:
-    """Of this process, else of the nearest above it; None outside of SSH."""
+def find(connection: Connection) -> impact_pb2.OwnSession | None:
+    """That of this process, else of the nearest above it; None where there is none."""
+    if not connection.is_local:
+        return to(connection.target)
     return next(filter(None, map(of, _environs())), None)
+
+
+def to(target: str) -> impact_pb2.OwnSession | None:
+    """The connection to a gateway at `HOST:PORT`, with the address by which this machine reaches it. Nothing is sent."""
+    host, _, port = target.rpartition(":")
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_DGRAM)
+        family, kind, _, _, address = found[0]
+        with socket.socket(family, kind) as probe:
+            probe.connect(address)
+            return impact_pb2.OwnSession(local_address=str(address[0]), remote_address=str(probe.getsockname()[0]))
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 def of(environ: Mapping[str, str]) -> impact_pb2.OwnSession | None:

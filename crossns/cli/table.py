@@ -65,7 +65,7 @@ async def delete(api: Client, name: str, *, evacuate: bool, allow_missing: bool,
     """Delete the route table NAME: refused while interfaces are assigned or anything refers to it."""
     full = kinds.full_name(KIND, name)
     if dry_run:
-        found = own_session.find()
+        found = own_session.find(api.connection)
         request = route_table_pb2.RouteTablesAnalyzeImpactRequest(name=full, evacuate=evacuate, own_session=found)
         impact.show(await api.call(route_table_pb2_grpc.RouteTablesStub(api.channel).AnalyzeImpact, request))
         return exits.DONE

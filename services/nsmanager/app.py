@@ -34,7 +34,7 @@ async def build(context: Context) -> App:
     impacts = servicer.Impacts(registries, device.ask, impact_part.Parts(context.settings.layout, context.keys.service).add)
     tables = servicer.RouteTables(registries, servicer.Statistics(device, world.units), impacts, driver.Examiner(device))
     await tables.ensure_built_in()
-    moves = servicer.Moves(registries, impacts)
+    moves = servicer.Moves(registries, impacts, device.ask)
     services: dict[str, rpc.Service] = {
         "crossns.v1.Events": (events_pb2_grpc.add_EventsServicer_to_server, Events(chronicle)),
         "crossns.v1.RouteTables": (route_table_pb2_grpc.add_RouteTablesServicer_to_server, tables),

@@ -123,7 +123,7 @@ async def running(directory: Path) -> AsyncIterator[Stage]:
 def _services(registries: dict[str, Registry], chronicle: Chronicle) -> dict[str, dict[str, rpc.Service]]:
     impacts = nsmanager.Impacts(registries, absent.ask, absent.add_parts)
     tables = nsmanager.RouteTables(registries, absent.statistics(), impacts, absent.Examiner())
-    links = nsmanager.Interfaces(registries["interfaces"], impacts, nsmanager.Moves(registries, impacts))
+    links = nsmanager.Interfaces(registries["interfaces"], impacts, nsmanager.Moves(registries, impacts, absent.ask))
     routes, v_services = nsmanager.Routes(registries["routes"]), proxy.VServices(registries["vServices"])
     return {
         "nsmanager": {

@@ -2,7 +2,7 @@
 
 import click
 
-from crossns.cli import impact, own_session
+from crossns.cli import client, impact, own_session
 from crossns.v1 import impact_pb2
 
 
@@ -11,6 +11,13 @@ def test_ssh_tells_the_session_without_ports_and_scopes() -> None:
     assert found == impact_pb2.OwnSession(local_address="fe80::2", remote_address="fe80::1")
     for text in ("", "10.0.0.1", "10.0.0.1 1 10.0.0.2"):
         assert own_session.of({"SSH_CONNECTION": text}) is None
+
+
+def test_from_elsewhere_the_session_is_the_connection_to_the_gateway() -> None:
+    """As the device sees it: its own address, and the one that this machine sends from."""
+    found = own_session.find(client.Connection("127.0.0.1:8443", None, None))
+    assert found == impact_pb2.OwnSession(local_address="127.0.0.1", remote_address="127.0.0.1")
+    assert own_session.find(client.Connection("no port", None, None)) is None
 
 
 def test_the_worst_comes_first_and_what_is_missing_is_told() -> None:

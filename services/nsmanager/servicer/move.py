@@ -13,12 +13,12 @@ from typing import Any
 
 import msgspec
 
-from crossns import errors, names, resource, store
+from crossns import errors, names, operation, resource, store
 from crossns.registry import ATTEMPTS, Options, Prepared, Registry, check, commit, contention, options_of
 from crossns.resource import Resource
-from crossns.v1 import impact_pb2, status_pb2
+from crossns.v1 import impact_pb2, interface_pb2, status_pb2
 from services.nsmanager import plan
-from services.nsmanager.servicer.impact import Impacts, Outlook
+from services.nsmanager.servicer.impact import Ask, Impacts, Outlook
 
 # For the loop to make the device so. What takes longer than this on a healthy device does not come about.
 PATIENCE_S = 10.0
@@ -31,7 +31,8 @@ log = logging.getLogger(__name__)
 
 
 class Journal(msgspec.Struct, frozen=True):
-    """A move that is on its way. Resources are kept as they are stored; `awaited` by name, with the generation to be reached."""
+    """A move that is on its way. Resources are kept as they are stored; `awaited` by name, with the generation to be reached;
+    `foreign`: what others gave the link, as prefix and IFA_PROTO."""
 
     interface: str
     before: bytes
@@ -41,15 +42,17 @@ class Journal(msgspec.Struct, frozen=True):
     created: tuple[str, ...]
     reduced: tuple[bytes, ...]
     deleted: tuple[str, ...]
+    foreign: tuple[tuple[str, int], ...] = ()
 
 
 class Moves:
-    def __init__(self, registries: Mapping[str, Registry], impacts: Impacts) -> None:
+    def __init__(self, registries: Mapping[str, Registry], impacts: Impacts, ask: Ask) -> None:
         self._registries = registries
         self._interfaces = registries["interfaces"]
         self._store = self._interfaces.store
         self._keys = self._interfaces.keys
         self._impacts = impacts
+        self._ask = ask
         self._opened: asyncio.Queue[tuple[Journal, int, asyncio.Future[None]]] = asyncio.Queue()
 
     async def run(self) -> None:
@@ -102,6 +105,7 @@ class Moves:
             created=tuple(each.name for each in relocation.created),
             reduced=tuple(each.SerializeToString(deterministic=True) for each in reduced),
             deleted=relocation.deleted,
+            foreign=tuple((each.prefix, each.protocol) for each in outlook.foreign),
         )
         key = self._keys.claim(_KIND, moved.name)
         decided_on = [
@@ -135,6 +139,8 @@ class Moves:
         log.warning("the move of %s to %s is taken back: %s", journal.interface, journal.target, why[1])
         generation = await self._write(journal, revision, self._taken_back)
         left = await self._outcome({journal.interface: generation} if generation else {})
+        if generation and left is None:
+            await self._give_back(journal)
         now = "everything is as it was" if left is None else f"it is put back, which takes its time: {left[1]}"
         message = f"{journal.interface} was not moved to {journal.target}: {why[1]}; {now}"
         _settle(ended, errors.PermanentError(why[0], message, resource=journal.interface, route_table=journal.target))
@@ -156,6 +162,18 @@ class Moves:
             return writes, 0
         back = await self._interfaces.prepared(before, Options())
         return [*writes, back], back.resource.generation if back.resource is not None else 0
+
+    async def _give_back(self, journal: Journal) -> None:
+        """The addresses of others, which the link lost when it left. Who is back has his old name."""
+        found = await self._interfaces.get(journal.interface)
+        assert isinstance(found, interface_pb2.Interface)  # noqa: S101 - by its name
+        link = found.status.link_name
+        table = names.resource_id(journal.source)
+        for prefix, protocol in journal.foreign:
+            try:
+                await self._ask(table, operation.AddAddress(link=link, prefix=prefix, protocol=protocol))
+            except errors.CrossnsError as error:
+                log.warning("%s cannot be given back to %s: %s", prefix, journal.interface, error.message)
 
     async def _write(self, journal: Journal, revision: int, prepare: Any) -> int:
         """The transaction that `prepare` makes, and the end of the journal with it: once, whoever comes first."""
