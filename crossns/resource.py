@@ -166,11 +166,22 @@ def masked(current: Resource, wanted: Resource, mask: field_mask_pb2.FieldMask) 
     chosen = field_mask_pb2.FieldMask(paths=paths)
     if not chosen.IsValidForDescriptor(type(current).DESCRIPTOR):
         raise errors.InvalidSpec("update_mask", "names a field that does not exist", paths=",".join(paths))
+    for path in paths:
+        _clear(result, path)
     chosen.MergeMessage(wanted, result, replace_message_field=True, replace_repeated_field=True)
     if "labels" in paths:
         result.ClearField("labels")
         result.labels.update(wanted.labels)
     return result
+
+
+def _clear(message: Message, path: str) -> None:
+    """What a mask names and the request leaves unset is taken back (AIP-134): a merge alone would pass over it."""
+    field, _, rest = path.partition(".")
+    if not rest:
+        message.ClearField(field)
+    elif message.HasField(field):
+        _clear(getattr(message, field), rest)
 
 
 def _set_fields(wanted: Resource) -> list[str]:

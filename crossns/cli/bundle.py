@@ -11,9 +11,8 @@ from typing import Any
 import click
 
 from crossns import errors, names
-from crossns.cli import client, document, exits, options, progress, render
+from crossns.cli import client, document, exits, kinds, options, progress, render, staging
 from crossns.cli.client import Client
-from crossns.cli.kinds import BY_COLLECTION
 from crossns.resource import Resource
 from crossns.rpc import status
 from crossns.v1 import config_pb2
@@ -114,16 +113,42 @@ async def diff(api: Client, source: Source) -> int:
 @click.option(
     "--table", "tables", multiple=True, metavar="TABLE", help="only what concerns this route table; may be given several times"
 )
+@click.option("--as", "target", metavar="TABLE", help="as a copy under this name, with one --table; what exists once is left out")
 @options.labels("only resources with this label; may be given several times")
 @click.option(
     "-o", "--output", "form", type=click.Choice(("yaml", "json")), default="yaml", show_default=True, help="how to print"
 )
 @client.remote()
-async def export(api: Client, tables: Sequence[str], labels: Mapping[str, str], form: str) -> None:
-    """Print what is wanted of the device, as a file that `apply` takes back unchanged."""
+async def export(api: Client, tables: Sequence[str], target: str | None, labels: Mapping[str, str], form: str) -> None:
+    """Print what is wanted of the device, as a file that `apply` takes back unchanged.
+
+    With --as it is a copy of one table that can stand beside it: virtual links get names of their own. Network cards, VIPs and a
+    chosen index are left out, and so is what stands on them; all that was is told on stderr and on top of the file.
+
+    Example: crossns export --table a --as staging | crossns apply -f -
+    """
+    if target is not None:
+        await _export_copy(api, tables, target, labels, form)
+        return
     request = config_pb2.ExportRequest(route_tables=[f"routeTables/{table}" for table in tables], labels=labels)
     response: config_pb2.ExportResponse = await api.call(api.config.Export, request)
     click.echo(render.bundle(map(unwrap, response.resources), form), nl=False)
+
+
+async def _export_copy(api: Client, tables: Sequence[str], target: str, labels: Mapping[str, str], form: str) -> None:
+    if len(tables) != 1 or target in (*tables, "default"):
+        raise click.UsageError("--as copies one table: give one --table, and another name that is not default")
+    source, copy = (kinds.full_name(kinds.BY_NAME["RouteTable"], name) for name in (tables[0], target))
+    await api.get(source)
+    # All of it: names of the copy must be free on the whole device.
+    response: config_pb2.ExportResponse = await api.call(api.config.Export, config_pb2.ExportRequest())
+    made = staging.copied(map(unwrap, response.resources), source, copy, labels)
+    told = [f"left out {line}" for line in made.left_out]
+    for line in told:
+        click.echo(line, err=True)
+    if form == "yaml":
+        click.echo("".join(f"# {line}\n" for line in (f"{source} as {copy}", *told)), nl=False)
+    click.echo(render.bundle(made.resources, form), nl=False)
 
 
 def read(files: Sequence[str]) -> list[Resource]:
@@ -140,7 +165,7 @@ def read(files: Sequence[str]) -> list[Resource]:
 
 def wrap(resource: Resource) -> config_pb2.Resource:
     """As bundles carry it."""
-    kind = BY_COLLECTION[names.collection(resource.name)]
+    kind = kinds.BY_COLLECTION[names.collection(resource.name)]
     return config_pb2.Resource(**{kind.field: resource})  # type: ignore[arg-type]
 
 

@@ -8,12 +8,13 @@ import asyncio
 import functools
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
+from google.protobuf import field_mask_pb2
 from grpc import aio
 
 from crossns import errors, names, rpc, settings, telemetry
@@ -126,6 +127,13 @@ class Client:
     async def create(self, kind: Kind, identifier: str, resource: Resource) -> Resource:
         fields = {f"{kind.field}_id": identifier, kind.field: resource}
         stored: Resource = await self._invoke(kind, f"Create{kind.name}", **fields)
+        return stored
+
+    async def update(self, resource: Resource, paths: Sequence[str]) -> Resource:
+        """Change the fields that `paths` name, as a field mask does."""
+        kind = of_name(resource.name)
+        fields = {kind.field: resource, "update_mask": field_mask_pb2.FieldMask(paths=paths)}
+        stored: Resource = await self._invoke(kind, f"Update{kind.name}", **fields)
         return stored
 
     async def delete(self, name: str, **how: Any) -> Resource:

@@ -23,7 +23,7 @@ _COMMANDS = {
     "get": ("resource", "get", "print resources of one kind, or one resource"),
     "describe": ("resource", "describe", "everything about one resource: spec, status, who uses it"),
     "delete": ("resource", "delete", "delete resources, and wait until they are gone"),
-    "table": ("table", "table", "route tables: create, list, show, delete"),
+    "table": ("table", "table", "route tables: create, update, list, show, delete"),
     "interface": ("interface", "interface", "interfaces: list"),
     "service": ("service", "service", "vServices: list, show, drain, enable, disable"),
     "verify": ("verify", "verify", "isolation: try to break what keeps route tables apart, and show the evidence"),

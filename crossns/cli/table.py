@@ -19,6 +19,7 @@ def table() -> None:
 
 @table.command()
 @click.argument("name")
+@click.option("--display-name", default="", help="a name for people")
 @click.option("--description", default="", help="what it is for")
 @click.option("--index", type=click.IntRange(1, 65535), default=None, help="[default: the lowest free one]")
 @click.option("--forwarding", is_flag=True, help="forward packets between its own interfaces")
@@ -34,6 +35,29 @@ async def create(api: Client, name: str, labels: dict[str, str], *, no_wait: boo
     full = kinds.full_name(KIND, name)
     wanted = route_table_pb2.RouteTable(labels=labels, spec=route_table_pb2.RouteTableSpec(**spec))
     stored = await api.create(KIND, names.resource_id(full), wanted)
+    return exits.DONE if no_wait else await progress.wait(api, [progress.target(full, stored.generation)])
+
+
+@table.command()
+@click.argument("name")
+@click.option("--display-name", default=None, help="a name for people; NAME itself stays")
+@click.option("--description", default=None, help="what it is for")
+@click.option("--protected/--unprotected", default=None, help="refuse deletion, or allow it again")
+@options.labels("the labels that it has from now on, instead of those that it had; may be given several times")
+@options.no_wait
+@client.remote()
+async def update(api: Client, name: str, labels: dict[str, str], *, no_wait: bool, **spec: Any) -> int:
+    """Change what the route table NAME is called and labelled, and whether it may be deleted. Nothing of it is interrupted.
+
+    Example: crossns table update tenant-a --display-name "Tenant A (Bonn)"
+    """
+    full = kinds.full_name(KIND, name)
+    given = {field: value for field, value in spec.items() if value is not None}
+    paths = [f"spec.{field}" for field in given] + (["labels"] if labels else [])
+    if not paths:
+        raise click.UsageError("nothing to change: give --display-name, --description, --protected, --unprotected or --label")
+    wanted = route_table_pb2.RouteTable(name=full, labels=labels, spec=route_table_pb2.RouteTableSpec(**given))
+    stored = await api.update(wanted, paths)
     return exits.DONE if no_wait else await progress.wait(api, [progress.target(full, stored.generation)])
 
 

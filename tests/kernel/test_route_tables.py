@@ -9,11 +9,22 @@ from typing import Any
 import pytest
 
 from crossns import errors, proc
+from crossns.cli import bundle, document, staging
 from crossns.testing.device import Device, doc, wait_until
 from crossns.testing.lab import Cable, Lab
+from crossns.v1 import config_pb2
+from tests.e2e.terminal import CROSSNS, ENVIRON
 from tests.kernel.view import MAC, TRAFFIC, addresses, bridge, do, ip, link, make_drifting, reaches, routes, table_with_card
 
 pytestmark = [pytest.mark.kernel, pytest.mark.asyncio(loop_scope="module")]
+
+GIVEN = ["10.8.0.1/24", "2001:db8:8::1/64"]
+VIP = {"name": "f", "routeTable": "routeTables/a", "address": "10.0.0.80", "port": 80, "pool": "p"}
+POOL = {"name": "p", "members": [{"name": "m", "routeTable": "routeTables/a", "address": "10.0.0.6", "port": 8080}]}
+
+
+async def crossns(*argv: str, stdin: str = "") -> proc.Completed:
+    return (await proc.run([*CROSSNS, *argv], stdin=stdin, environ=ENVIRON)).check()
 
 
 async def test_two_tables_hold_the_same_address_port_and_mac_at_once(device: Device, lab: Lab) -> None:
@@ -264,3 +275,63 @@ async def test_index_that_another_table_has_or_just_had_is_refused_and_cannot_be
     with pytest.raises(errors.InvalidSpec) as changed:
         await device.apply(doc("routeTables/c", index=402))
     assert changed.value.reason == "IMMUTABLE_FIELD"
+
+
+async def test_lifecycle_of_a_table_that_has_labels_is_protected_and_gets_another_display_name(device: Device) -> None:
+    """What it is called is for people: nothing of it is interrupted, and its name and index stay."""
+    spec = {"index": 77, "protected": True}
+    await device.apply(json.dumps({"kind": "RouteTable", "name": "routeTables/a", "labels": {"env": "lab"}, "spec": spec}))
+    before: Any = (await device.client.get("routeTables/a")).status
+    writes = await device.kernel_writes("a")
+    with pytest.raises(errors.FailedPrecondition) as caught:
+        await device.client.delete("routeTables/a")
+    assert caught.value.reason == "ROUTE_TABLE_PROTECTED"
+    await crossns("table", "update", "a", "--display-name", "Tenant Ä", "--unprotected", "--label", "env=prod")
+    found: Any = await device.wait_until_state("routeTables/a", "READY")
+    assert (found.spec.display_name, found.spec.index, dict(found.labels)) == ("Tenant Ä", 77, {"env": "prod"})
+    assert (found.status.netns_cookie, found.status.index) == (before.netns_cookie, 77)
+    assert await device.kernel_writes("a") == writes
+    await device.delete("routeTables/a")
+
+
+async def test_copy_of_a_table_is_ready_beside_its_original_and_exported_back_is_what_was_copied(
+    device: Device, lab: Lab
+) -> None:
+    host = await lab.host("h", Cable("card-a"), ["10.0.0.6/24"])
+    gone = [
+        doc("routeTables/a/routes/far", destination="0.0.0.0/0", gateways=[{"address": "10.0.0.9"}]),
+        doc("routeTables/a/neighbors/n", address="10.0.0.7", interface="interfaces/a-lan", macAddress="02:00:00:00:00:07"),
+        doc("vServices/web", protocol="TCP", frontends=[VIP], pools=[POOL]),
+    ]
+    kept = [
+        doc("routeTables/a", description="production", forwarding=True, arp={"ignore": "OTHER_LINK"}),
+        bridge("a-br", linkName="br0", addresses=GIVEN),
+        doc("interfaces/tunnel", routeTable="routeTables/a", vxlan={"vni": 42}, mtu=1400, addresses=["10.9.0.1/24"]),
+        doc(
+            "routeTables/a/routes/near",
+            destination="10.7.0.0/16",
+            gateways=[{"address": "10.8.0.9", "interface": "interfaces/a-br"}],
+        ),
+        doc("routeTables/a/routes/none", destination="198.51.100.0/24", type="BLACKHOLE"),
+        doc("routeTables/a/rules/r", priority=100, family="IPV4", interface="interfaces/tunnel", kernelTable=100),
+        doc("routeTables/a/neighbors/m", address="10.8.0.7", interface="interfaces/a-br", macAddress="02:00:00:00:00:08"),
+    ]
+    _, card = table_with_card("a", "card-a", "10.0.0.1/24")
+    await device.apply(kept[0], card, *kept[1:], *gone)
+    exported = await crossns("export", "--table", "a", "--as", "staging")
+    for name in ("interfaces/a-lan", "routeTables/a/routes/far", "routeTables/a/neighbors/n", "vServices/web"):
+        assert f"left out {name}: " in exported.stderr
+        assert f"# left out {name}: " in exported.stdout
+    await device.apply(exported.stdout)
+    copies = [each.name for each in document.parse(exported.stdout, "copy")]
+    assert [await device.state(name) for name in copies] == ["READY"] * len(kept)
+    assert await addresses("br0-staging", "staging") == await addresses("br0", "a") == set(GIVEN)
+    assert await addresses("tunnel-staging", "staging") == {"10.9.0.1/24"}
+    assert await link("br0", "staging") is None
+    assert await routes("staging") == {"10.7.0.0/16", "198.51.100.0/24"}
+    assert [each["iif"] for each in await ip("rule", "show", "pref", "100", table="staging")] == ["tunnel-staging"]
+    assert await reaches(host, "10.0.0.1")
+    everything = await device.client.call(device.client.config.Export, config_pb2.ExportRequest())
+    back = staging.copied(map(bundle.unwrap, everything.resources), "routeTables/staging", "routeTables/a", {})
+    by_name = {each.name: each for text in kept for each in document.parse(text, "kept")}
+    assert ({each.name: each for each in back.resources}, back.left_out) == (by_name, ())
