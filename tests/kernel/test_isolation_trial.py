@@ -105,7 +105,7 @@ async def test_next_trial_takes_the_place_of_one_that_was_left(tree: Tree) -> No
 
 async def test_trial_ends_with_the_session_that_follows(tree: Tree) -> None:
     await create(tree, "a")
-    await begun(tree, "a")
+    await begun(tree, "a", patience_s=600)
     await (await tree.agent("a")).call(kernel.Subscribe())
     await wait_until(lambda: is_clean("a"))
 
