@@ -18,9 +18,9 @@ from services.nsmanager.launcher.loop import Reactor
 _TURN = 64
 _BUFFER = 64 * 1024
 # What may be told at once, and how much of it comes back each second. One link costs 1 ms to decode, anything else a tenth.
-BURST, RATE = 512, 200
+BURST, RATE = 512, 100
 # In a storm a turn is followed by so much rest.
-_REST_S = 0.005
+_REST_S = 0.05
 # asm-generic/socket.h; the last of nine numbers is what was dropped (SK_MEMINFO_DROPS in linux/sock_diag.h).
 _SO_MEMINFO, _MEMINFO, _DROPS_AT = 55, 36, 32
 # All ears of a process read one after the other.
