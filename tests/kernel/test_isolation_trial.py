@@ -73,7 +73,9 @@ async def test_tables_that_are_one_namespace_are_found_in_every_layer_by_trying(
     netns.mount(LAYOUT.incarnations / f"a.{made.cookie}", other, netns.MS_BIND)
     await tree.start()
     evidence = await examine("a", "b")
-    assert verdicts(evidence) == {layer: {"LEAK"} for layer in ("INTERFACE", "ROUTING", "NEIGHBOR", "FIREWALL", "SOCKET")}
+    # Both agents work on the same links at once: some of it may be UNPROVEN, too.
+    found = {layer for layer, verdict in verdicts(evidence).items() if "LEAK" in verdict}
+    assert found == {"INTERFACE", "ROUTING", "NEIGHBOR", "FIREWALL", "SOCKET"}
     told = [each.evidence for each in isolation.report(evidence).findings]
     assert told.count("routeTables/a, routeTables/b are the same network namespace") == 5
     assert await left("a") == []
