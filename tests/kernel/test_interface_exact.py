@@ -23,8 +23,8 @@ MEMBERS = (("a", "10.1.0.6"), ("a", "10.66.0.6"), ("a", "192.0.2.6"), ("a", "200
 INTERFACES = ("one", "two", "vx", "mv", "br")
 # What somebody else puts beside ours before a move.
 FOREIGN = ("", "address", "route", "rule", "neighbor")
-# Of the profile's examples, since each takes some seconds: two in the default run.
-COUNT = hypothesis.settings().max_examples // 25
+# Of the profile's examples, since each takes some seconds: one in the default run.
+COUNT = hypothesis.settings().max_examples // 50
 # Which interface goes where, without its addresses, without its routes, with what beside it.
 Step = tuple[str, str, bool, bool, str]
 STEPS = strategies.lists(
