@@ -30,6 +30,8 @@ BACKOFF = Backoff(0.05, 2.0, 10.0)
 PASSES = 4
 # A unit that keeps failing is looked at for a change of its world at most this much later.
 TRIGGER_MAX_S = 1.0
+# Of an operation, in the log.
+_SHOWN_MAX = 200
 # More links than this say no more about why a round ran.
 LINKS_MAX = 8
 
@@ -267,7 +269,8 @@ class Reconciler(Generic[Desired, Observed, Op]):
             except errors.CrossnsError as error:
                 failures[op.resource] = error
                 log.warning("%r failed: %s", op, error.message, extra={"unit": unit, "reason": error.reason})
-        log.info("applied %d operations, %d failed", len(ops), len(failures), extra={"unit": unit, "operations": len(ops)})
+        what = {"unit": unit, "operations": len(ops), "first": repr(ops[0])[:_SHOWN_MAX]}
+        log.info("applied %d operations, %d failed", len(ops), len(failures), extra=what)
         return failures
 
     async def _write(self, unit: str, report: Mapping[str, Status | None]) -> None:

@@ -5,6 +5,7 @@ test that cannot run here is skipped and says which feature of the machine is mi
 """
 
 import asyncio
+import fcntl
 import os
 import random
 import shutil
@@ -23,6 +24,7 @@ from tests import leak
 
 SANDBOXED = ("kernel", "e2e", "fault")
 TESTDATA = Path(__file__).parent / "testdata"
+BUILD = Path(__file__).parent.parent / "build"
 # Link kinds that some kernels lack -> `ip` arguments that need them. Whatever else a test `needs` is a program.
 LINK_KINDS = {
     "bond": "link add probe type bond",
@@ -105,6 +107,20 @@ def _fail_on_leak(before: leak.Census, what: str) -> None:
     if left:
         listed = "\n".join(f"  {count} x {thing}" for thing, count in sorted(left.items()))
         pytest.fail(f"{what} left behind:\n{listed}", pytrace=False)
+
+
+@pytest.fixture(autouse=True)
+def _cores(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Where two workers share the machine: a test marked `alone` has all of it. Whoever waits for it keeps newcomers out."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        yield
+        return
+    kind = fcntl.LOCK_EX if request.node.get_closest_marker("alone") else fcntl.LOCK_SH
+    with (BUILD / "cores.lock").open("w") as cores:
+        with (BUILD / "cores.door.lock").open("w") as door:
+            fcntl.flock(door, fcntl.LOCK_EX)
+            fcntl.flock(cores, kind)
+        yield
 
 
 async def _begin_grpc() -> None:

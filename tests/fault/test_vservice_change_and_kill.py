@@ -35,7 +35,7 @@ from tests.fault.crossing import (
 
 __all__ = ["client"]
 
-pytestmark = [pytest.mark.fault, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.fault, pytest.mark.alone, pytest.mark.asyncio(loop_scope="module")]
 
 Count = Callable[[int, int], int]
 PROCESSES = ("gateway", "nsmanager", "proxy", "etcd", "agent c", "agent s", "agent t", "launcher")

@@ -36,7 +36,7 @@ from tests.fault.crossing import (
 
 __all__ = ["client"]
 
-pytestmark = [pytest.mark.fault, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.fault, pytest.mark.alone, pytest.mark.asyncio(loop_scope="module")]
 
 Count = Callable[[int, int], int]
 # Where S1 is while it is elsewhere: another address and port of its network, where S2 answers.

@@ -112,6 +112,18 @@ async def test_trial_ends_with_the_session_that_follows(tree: Tree) -> None:
     await wait_until(lambda: is_clean("a"))
 
 
+async def test_trial_whose_link_somebody_sets_down_says_what_did_not_arrive(tree: Tree) -> None:
+    await create(tree, "a")
+    await begun(tree, "a")
+    await do("ip", "-n", "a", "link", "set", "~trial-b", "down")
+    agent = await tree.agent("a")
+    await agent.call(proof.PlayTrial())
+    traces = await agent.call(proof.ReadTrial())
+    assert isinstance(traces, proof.Traces)
+    assert (traces.sent, traces.datagrams) == (2, ())
+    await agent.call(proof.EndTrial())
+
+
 async def test_links_of_a_trial_are_nobodys(tree: Tree) -> None:
     """Else a table were not deleted for them, and `default` offered them as cards."""
     await create(tree, "a")

@@ -64,7 +64,8 @@ def _answers(trial: Trial) -> Iterator[int]:
     while trial.wire is not None:
         try:
             received, sender = trial.wire.recvfrom(_FRAME_MAX)
-        except BlockingIOError:
+        except OSError:
+            # Nothing more, or somebody took the link.
             return
         number = frame.answered(received)
         if number is not None and sender[2] != _PACKET_OUTGOING:

@@ -3,6 +3,7 @@
 Called by the agent's operations. There is one at a time; it ends by itself when nobody goes on with it, and with the agent.
 """
 
+import contextlib
 import time
 from collections.abc import Callable
 
@@ -58,11 +59,13 @@ class Trials:
         macs = (frame.numbered_mac(number), bytes.fromhex(throwaway.NEAR_MAC.replace(":", "")))
         numbers = (number, 0) if trial.ruleset is not None else (number,)
         for near, far in trial.sides:
-            trial.wire.send(frame.question(macs[0], far, near))
-            for each in numbers:
-                payload = frame.sealed(trial.wanted.seal, each)
-                trial.wire.send(frame.datagram(macs, far, near, trial.wanted.ground.port, payload))
             trial.sent += 1
+            # Somebody may have taken the link, or set it down: what does not arrive is told for that.
+            with contextlib.suppress(OSError):
+                trial.wire.send(frame.question(macs[0], far, near))
+                for each in numbers:
+                    payload = frame.sealed(trial.wanted.seal, each)
+                    trial.wire.send(frame.datagram(macs, far, near, trial.wanted.ground.port, payload))
 
     def read(self, answer: session.Answer, tries: int = _TRIES) -> None:
         """Answers when what was sent has come through the firewall, or has had the time to."""

@@ -134,6 +134,12 @@ def test_firewall_that_saw_nothing_at_all_proves_nothing() -> None:
     assert [each[:2] for each in not_isolated(evidence)] == [("UNPROVEN", "FIREWALL")]
 
 
+def test_datagram_that_did_not_arrive_proves_nothing_of_sockets() -> None:
+    evidence = replace(CLEAN, played=(played("a", 1, datagrams=()), played("b", 2)))
+    words = "0 of the 1 datagrams that routeTables/a sent itself arrived"
+    assert not_isolated(evidence) == [("UNPROVEN", "SOCKET", words, ["a"])]
+
+
 def test_processes_that_cannot_be_looked_into_leave_the_sockets_unproven() -> None:
     hidden = msgspec.structs.replace(CLEAN.surveyed, hidden=(5, 6))
     words = "2 processes could not be looked into, 5, 6 among them: the launcher needs CAP_SYS_PTRACE"

@@ -21,6 +21,7 @@ def findings(evidence: Evidence) -> Iterator[Finding]:
     failed = [*_not_held(evidence.played, tried), *_one_place(evidence.played, tried)]
     for each in evidence.played:
         failed += _seen(each, whose, tried)
+        failed += _lost(each, tried)
         failed += _filtered(each, tried)
     yield from failed
     for layer in Layer:
@@ -85,6 +86,13 @@ def _seen(each: Played, whose: Mapping[int, str], tried: Mapping[Layer, str]) ->
         if numbers.count(each.number) != expected[what]:
             words = f"{full(each.table)} holds {numbers.count(each.number)} of its {expected[what]} {what}s: somebody took it"
             yield Finding(layer, Verdict.LEAK, tried[layer], words, (each.table,))
+
+
+def _lost(each: Played, tried: Mapping[Layer, str]) -> Iterator[Finding]:
+    arrived = each.traces.datagrams.count(each.number)
+    if arrived < each.traces.sent:
+        words = f"{arrived} of the {each.traces.sent} datagrams that {full(each.table)} sent itself arrived"
+        yield Finding(Layer.SOCKET, Verdict.UNPROVEN, tried[Layer.SOCKET], words, (each.table,))
 
 
 def _filtered(each: Played, tried: Mapping[Layer, str]) -> Iterator[Finding]:
