@@ -135,7 +135,7 @@ def test_firewall_that_saw_nothing_at_all_proves_nothing() -> None:
 
 
 def test_datagram_that_did_not_arrive_proves_nothing_of_sockets() -> None:
-    evidence = replace(CLEAN, played=(played("a", 1, datagrams=()), played("b", 2)))
+    evidence = replace(CLEAN, played=(played("a", 1, datagrams=(), counted=None), played("b", 2)))
     words = "0 of the 1 datagrams that routeTables/a sent itself arrived"
     assert not_isolated(evidence) == [("UNPROVEN", "SOCKET", words, ["a"])]
 
