@@ -38,7 +38,7 @@ async def test_killed_process_loses_no_request_and_plans_nothing_when_it_is_back
     await ready(device)
     mark = len(device.log)
     before = await device.kernel_writes()
-    async with loading(client, count(3, 20), *BOTH) as seen:
+    async with loading(client, count(6, 20), *BOTH) as seen:
         pid = await device.kill(process)
         await wait_until(lambda: device.pids(process) and device.pids(process)[0] != pid)
     check(seen)
