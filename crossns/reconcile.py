@@ -227,7 +227,7 @@ class Reconciler(Generic[Desired, Observed, Op]):
         passes = 0
         while ops and not failures and passes < PASSES:
             passes += 1
-            await self._parts.announce(self._others(unit))
+            await self._parts.announce(rooms.world.resources(unit))
             failures = await self._apply(unit, ops)
             desired, observed = await self._look(unit)
             ops = rooms.plan(desired, observed)
@@ -246,11 +246,6 @@ class Reconciler(Generic[Desired, Observed, Op]):
             self._unsettled.discard(unit)
         else:
             self._unsettled.add(unit)
-
-    def _others(self, unit: str) -> list[str]:
-        """The unit's resources that another service owns: it must know, before the device is touched, for whom a deletion waits.
-        Of our own nobody needs to tell us, and a create is a write to the store less."""
-        return [name for name in self._rooms.world.resources(unit) if names.collection(name) not in self._registries]
 
     async def _look(self, unit: str) -> tuple[Desired, Observed]:
         """What there is, and what is wanted by then: so all that is planned and said next is of one moment."""

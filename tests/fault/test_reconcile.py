@@ -111,22 +111,14 @@ def report(
 class Process:
     """One service process: its own view of the store, one device shared with others."""
 
-    def __init__(
-        self,
-        backend: store.Store,
-        device: Device,
-        fence: store.CreatedAt,
-        on_apply: OnApply | None = None,
-        *,
-        is_owner: bool = True,
-    ) -> None:
+    def __init__(self, backend: store.Store, device: Device, fence: store.CreatedAt, on_apply: OnApply | None = None) -> None:
         self.cache = cache.Cache(backend, KEYS.device_prefix)
         self.registries = servicer.registries(backend, KEYS)
         self.device = device
         device.on_apply = on_apply
         rooms = Rooms(World(), plan, report, device)
         self.loop: Reconciler[tuple[str, int | None, bool], bool, Step] = Reconciler(
-            rooms, backend, self.cache, KEYS, fence, self.registries if is_owner else {}
+            rooms, backend, self.cache, KEYS, fence, self.registries
         )
 
     @contextlib.asynccontextmanager
@@ -245,37 +237,21 @@ class Mortal:
         return getattr(self._backend, name)
 
 
-class Watching(Device):
-    """`parts`: at each operation, whether the status part was in the store."""
-
-    def __init__(self, backend: EtcdStore) -> None:
-        super().__init__()
-        self.parts: list[bool] = []
-        self._backend = backend
-
-    async def apply(self, op: Step) -> None:
-        self.parts.append(await self._backend.get(KEYS.status(op.resource)) is not None)
-        await super().apply(op)
-
-
-async def test_device_has_nothing_of_another_service_before_its_status_part_is_in_the_store(backend: EtcdStore) -> None:
+async def test_device_has_nothing_before_its_status_part_is_in_the_store(backend: EtcdStore) -> None:
     """A deletion knows whom it waits for, whenever the process dies."""
-    device = Watching(backend)
-    async with Process(backend, device, await lead(backend), is_owner=False).running() as process:
-        await process.registries["routeTables"].create(table("a"), Options())
-        await wait_until_state(process.registries["routeTables"], "a", status_pb2.STATE_READY)
-    assert device.parts == [True]
+    device = Device()
+    parts_at_apply: list[bool] = []
 
+    class Watching(Device):
+        async def apply(self, op: Step) -> None:
+            parts_at_apply.append(await backend.get(KEYS.status(op.resource)) is not None)
+            await Device.apply(self, op)
 
-async def test_own_resource_is_two_writes_until_it_is_ready(backend: EtcdStore) -> None:
-    """What is wanted, and what is: the owner itself takes a resource out, so it waits for no word of its own."""
-    device = Watching(backend)
+    device = Watching()
     async with Process(backend, device, await lead(backend)).running() as process:
-        before = (await backend.list(KEYS.device_prefix)).revision
         await process.registries["routeTables"].create(table("a"), Options())
         await wait_until_state(process.registries["routeTables"], "a", status_pb2.STATE_READY)
-        assert (await backend.list(KEYS.device_prefix)).revision - before == 2
-    assert device.parts == [False]
+    assert parts_at_apply == [True]
 
 
 async def test_restarted_process_plans_nothing_and_writes_nothing(backend: EtcdStore) -> None:
@@ -323,9 +299,8 @@ async def wait_until(is_so: Callable[[], bool]) -> None:
 
 
 async def test_process_that_no_longer_leads_ends_and_its_status_is_not_written(backend: EtcdStore) -> None:
-    """That it changes nothing of its own on the device either is the business of the device's fence (test_launcher)."""
     device = Device()
-    process = Process(backend, device, await lead(backend), is_owner=False)
+    process = Process(backend, device, await lead(backend))
     await lead(backend)
     following = asyncio.create_task(process.cache.run())
     await process.registries["routeTables"].create(table("a"), Options())
