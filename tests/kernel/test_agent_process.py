@@ -111,6 +111,23 @@ async def census(agent: Agent) -> dict[str, int]:
     return {name.removeprefix("inet."): value for name, value in read.values.items() if name.startswith("inet.")}
 
 
+@pytest.mark.parametrize(
+    ("name", "shown"), [(b"bad\xff", "bad\\xff"), (b"esc\x1b[1m", "esc\\x1b[1m"), ("caf\u00e9".encode(), "caf\u00e9")]
+)
+async def test_link_whose_name_is_no_text_is_shown_and_harms_nobody(tree: Tree, agent: Agent, name: bytes, shown: str) -> None:
+    await ip("-netns", "a", "link", "add", "name", os.fsdecode(name), "type", "bridge")
+    assert shown in {link.name for link in (await dump(agent)).links}
+    before = (await tree.namespaces())["a"].agent_pid
+    os.kill(before, signal.SIGKILL)
+
+    async def is_back() -> bool:
+        return (await tree.namespaces())["a"].agent_pid not in {0, before}
+
+    await wait_until(is_back)
+    again = await tree.agent("a")
+    assert shown in {link.name for link in (await dump(again)).links}
+
+
 async def test_looking_writes_nothing(agent: Agent) -> None:
     await bridge(agent)
     before = await writes(agent)

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from pyroute2.netlink import nlmsg
+from pyroute2.netlink import nla_base_string, nlmsg, nlmsg_atoms
 from pyroute2.netlink.rtnl import (
     RTM_DELADDR,
     RTM_DELLINK,
@@ -167,6 +167,17 @@ class Rtnl:
                     if kind in _LAST:
                         return
                 offset += (size + 3) & ~3
+
+
+def _decode_text(atom: Any) -> None:
+    """Any text of the kernel's as text that can be shown and sent. In a link's name the kernel takes all bytes but slash, colon
+    and white space (dev_valid_name in net/core/dev.c); pyroute2 would leave bytes where they are no UTF-8."""
+    nla_base_string.decode(atom)
+    text = bytes(atom["value"] or b"").decode(errors="backslashreplace")
+    atom.value = text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
+
+
+nlmsg_atoms.string.decode = _decode_text
 
 
 def decoded(kind: int, received: bytes, offset: int = 0) -> nlmsg:

@@ -3,7 +3,7 @@
 `part` has the names by which HAProxy knows frontends and members, `head` what holds for all, `config` the file.
 """
 
-from services.proxy.render.config import Arrangement, Config, Limits, Piece, file, piece, render
+from services.proxy.render.config import Arrangement, Config, Limits, Piece, file, piece
 from services.proxy.render.head import max_connections, max_listeners
 from services.proxy.render.part import (
     NOWHERE,
@@ -37,5 +37,4 @@ __all__ = [
     "member_part",
     "owner",
     "piece",
-    "render",
 ]

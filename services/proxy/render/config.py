@@ -86,12 +86,6 @@ class Piece(NamedTuple):
     listeners: int
 
 
-def render(services: Sequence[model.VService], wanted: Arrangement, limits: Limits) -> Config:
-    """The whole file."""
-    ordered = sorted(services, key=lambda vservice: vservice.name)
-    return file([piece(vservice, wanted) for vservice in ordered], limits)
-
-
 def piece(vservice: model.VService, wanted: Arrangement) -> Piece:
     """What the file has of one vService."""
     lines = list(_sections(vservice, wanted))

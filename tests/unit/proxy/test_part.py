@@ -46,7 +46,7 @@ def text(
         {section: [slot]},
         {(section, slot.name): server or render.Server("10.0.0.5:8080", enabled=True)},
     )
-    return render.render([vservice], arrangement, limits).text
+    return render.file([render.piece(vservice, arrangement)], limits).text
 
 
 def with_frontend(**fields: object) -> model.VService:

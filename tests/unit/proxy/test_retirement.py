@@ -164,9 +164,12 @@ async def test_a_worker_ends_when_its_last_connection_has(haproxy: HAProxy, laun
         await until(lambda: launcher.ended == [before.pid])
 
 
-async def test_a_worker_that_may_still_accept_is_not_ended(haproxy: HAProxy, launcher: Launcher, retired: Retirement) -> None:
+@pytest.mark.parametrize("deaf", ["shutdown", "show stat -1 1"])
+async def test_a_worker_that_may_still_accept_is_not_ended(
+    haproxy: HAProxy, launcher: Launcher, retired: Retirement, deaf: str
+) -> None:
     before = haproxy.workers[0]
-    before.deaf = "shutdown"
+    before.deaf = deaf
     haproxy.reload()
     async with ran(retired):
         await looks(haproxy, 5)
