@@ -22,8 +22,9 @@ _MAIN, _STATIC, _UNIVERSE, _BLACKHOLE = 254, 4, 0, 6
 _RTA_DST = 1
 _HEADER, _ROUTE, _DESTINATION = struct.Struct("IHHII"), struct.Struct("8BI"), struct.Struct("HH4s")
 _SIZE = _HEADER.size + _ROUTE.size + _DESTINATION.size
-# So many changes go to the kernel in one message of a storm.
-_BATCH = 250
+# So many changes go to the kernel at once in a storm: few, for a kernel without preemption lets nobody else on that core until
+# they are worked off.
+_BATCH = 25
 
 
 def address(number: int) -> str:

@@ -76,9 +76,9 @@ class Change(Message, frozen=True):
 
 
 class Missed(Message, frozen=True):
-    """So many changes of a kind were not told, between what stands before and behind this."""
+    """So many changes of a kind (None: nobody knows of which) were not told, between what stands before and behind this."""
 
-    kind: Kind
+    kind: Kind | None
     count: int
 
 

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -64,6 +65,15 @@ async def test_overrun_is_told_as_such(tree: Tree, agent: Agent) -> None:
         os.kill(pid, signal.SIGCONT)
     await wait_until(lambda: "overrun" in kinds(events))
     assert [each.name for each in (await tree.dump("a")).links] == ["lo", "br0"]
+
+
+async def test_every_change_on_the_device_passes_few_sockets_of_an_agent(tree: Tree, agent: Agent) -> None:
+    """The kernel walks past each one that listens, whatever namespace it is in."""
+    pid = (await tree.namespaces())["a"].agent_pid
+    # sk, protocol (0: route), port id, groups, ... (net/netlink/af_netlink.c)
+    lines = Path(f"/proc/{pid}/net/netlink").read_text(encoding="ascii").splitlines()[1:]
+    listening = [line for line in lines if line.split()[1] == "0" and int(line.split()[3], 16)]
+    assert 1 <= len(listening) <= 3
 
 
 async def test_how_another_tables_vservices_stand_is_none_of_an_agents_business(agent: Agent) -> None:

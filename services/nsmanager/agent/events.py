@@ -8,13 +8,15 @@ itself are told, and wake nobody.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Literal, cast
 
 from pyroute2.netlink import rtnl
 
 from crossns import kernel, operation
+from services.nsmanager.agent import ear
 from services.nsmanager.agent.change import Changes
-from services.nsmanager.agent.ear import Ear, Heard
 from services.nsmanager.agent.journal import Journal
 from services.nsmanager.launcher.loop import Reactor, Timer
 
@@ -23,27 +25,31 @@ _DEBOUNCE_S = 0.004
 # How long a storm is not spoken of again: it doubles until the storm is over.
 _STORM_MIN_S, _STORM_MAX_S = 0.05, 1.0
 
-Kind = Literal["link", "address", "route", "rule", "neighbor", "overrun"]
+Kind = ear.Kind | Literal["overrun"]
 
 
 @dataclass(frozen=True, slots=True)
 class _Topic:
-    """What one ear listens to. `wakes`: somebody has to look again; `is_told`: the changes themselves are told."""
+    """What one ear listens to. `told`: the kinds whose changes are told; `wakes`: somebody has to look again."""
 
-    kind: Kind
     groups: int
+    told: tuple[kernel.Kind, ...]
     wakes: bool = True
-    is_told: bool = True
 
 
+# Few, because with every change in any namespace the kernel walks past all such sockets of the device (ADR 11): what comes in
+# storms has one of its own, what is rare shares one.
 _TOPICS = (
-    _Topic("link", rtnl.RTMGRP_LINK),
-    _Topic("address", rtnl.RTMGRP_IPV4_IFADDR | rtnl.RTMGRP_IPV6_IFADDR),
-    _Topic("route", rtnl.RTMGRP_IPV4_ROUTE | rtnl.RTMGRP_IPV6_ROUTE),
-    _Topic("rule", rtnl.RTMGRP_IPV4_RULE | rtnl.RTMGRP_IPV6_RULE, is_told=False),
-    # Two: a scan of a network is thousands of neighbours, among which nobody shall have to look for ours.
-    _Topic("neighbor", rtnl.RTMGRP_NEIGH, is_told=False),
-    _Topic("neighbor", rtnl.RTMGRP_NEIGH, wakes=False),
+    _Topic(
+        rtnl.RTMGRP_LINK
+        | (rtnl.RTMGRP_IPV4_IFADDR | rtnl.RTMGRP_IPV6_IFADDR)
+        | (rtnl.RTMGRP_IPV4_RULE | rtnl.RTMGRP_IPV6_RULE)
+        | rtnl.RTMGRP_NEIGH,
+        told=("link", "address"),
+    ),
+    _Topic(rtnl.RTMGRP_IPV4_ROUTE | rtnl.RTMGRP_IPV6_ROUTE, told=("route",)),
+    # A scan of a network is thousands of neighbours, among which nobody shall have to look for ours: those are above.
+    _Topic(rtnl.RTMGRP_NEIGH, told=("neighbor",), wakes=False),
 )
 
 
@@ -60,11 +66,13 @@ class Events:
         # Kinds that are in a storm since the last word, and how long those of the word before wait for their next.
         self._storms: set[Kind] = set()
         self._rests_s: dict[Kind, float] = {}
-        self._ears = {topic: Ear(loop, topic.groups, self._listen, learned=not topic.wakes) for topic in _TOPICS}
+        self._ears = {
+            topic: ear.Ear(loop, ear.listener(topic.groups, learned=not topic.wakes), self._listen) for topic in _TOPICS
+        }
 
     def close(self) -> None:
-        for ear in self._ears.values():
-            ear.close()
+        for each in self._ears.values():
+            each.close()
 
     def tell_now(self) -> None:
         """Say at once that something changed, so that it is heard before what shows the change; in a storm it is not."""
@@ -76,20 +84,31 @@ class Events:
 
     def _listen(self) -> None:
         """To all of them in order, whichever it was: what is said of a link is understood by what was said of it before."""
-        for topic, ear in self._ears.items():
-            heard = ear.read()
+        for topic, each in self._ears.items():
+            heard = each.read()
             if heard is not None:
                 self._hear(topic, heard)
 
-    def _hear(self, topic: _Topic, heard: Heard) -> None:
-        if topic.is_told:
-            changes = [change for message in heard.messages for change in self._changes.read(message)]
-            self._journal.add(cast("kernel.Kind", topic.kind), changes, heard.missed)
-        if topic.wakes:
-            self._kinds |= {topic.kind, "overrun"} if heard.overrun else {topic.kind}
-            if heard.missed:
-                self._storms.add(topic.kind)
-            self._tell_in(self._rests_s.get(topic.kind, _DEBOUNCE_S))
+    def _hear(self, topic: _Topic, heard: ear.Heard) -> None:
+        self._report(topic, heard)
+        if not topic.wakes:
+            return
+        kinds: set[Kind] = {*heard.missed, *(kind for kind, _ in heard.messages)}
+        self._kinds |= {*kinds, "overrun"} if heard.overrun else kinds
+        self._storms |= kinds if heard.dropped else heard.missed.keys()
+        self._tell_in(min((self._rests_s.get(kind, _DEBOUNCE_S) for kind in kinds), default=_DEBOUNCE_S))
+
+    def _report(self, topic: _Topic, heard: ear.Heard) -> None:
+        """What may be told, and how much more there was; the kind of what the kernel dropped is known only where one is heard."""
+        for kind, messages in groupby(heard.messages, key=itemgetter(0)):
+            if kind in topic.told:
+                changes = [change for _, message in messages for change in self._changes.read(message)]
+                self._journal.add(cast("kernel.Kind", kind), changes, 0)
+        for kind, count in heard.missed.items():
+            if kind in topic.told:
+                self._journal.add(kind, (), count)
+        if heard.dropped:
+            self._journal.add(topic.told[0] if len(topic.told) == 1 else None, (), heard.dropped)
 
     def _tell_in(self, delay_s: float) -> None:
         """The earliest time counts: a quiet kind does not wait for a storm of another."""

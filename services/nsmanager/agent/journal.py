@@ -22,13 +22,13 @@ class Journal:
         self._send = send
         self._kept: deque[kernel.Change | kernel.Missed] = deque()
         # Behind everything that is kept.
-        self._missed: Counter[kernel.Kind] = Counter()
+        self._missed: Counter[kernel.Kind | None] = Counter()
         self._number = 0
         self._under_way: kernel.News | None = None
         self._has_reader = False
 
-    def add(self, kind: kernel.Kind, changes: Iterable[kernel.Change], missed: int) -> None:
-        """`missed`: so many more came behind `changes`."""
+    def add(self, kind: kernel.Kind | None, changes: Iterable[kernel.Change], missed: int) -> None:
+        """`missed`: so many more came behind `changes`. `kind` None: of whichever kinds."""
         for change in changes:
             if self._missed or len(self._kept) >= KEPT_MAX:
                 missed += 1

@@ -54,7 +54,8 @@ def _event(name: str, time: timestamp_pb2.Timestamp, **fields: object) -> events
 
 def _missed(name: str, missed: kernel.Missed, now: timestamp_pb2.Timestamp) -> events_pb2.Event:
     gap = events_pb2.Missed(count=missed.count, message="more happened than can be told: look at what there is")
-    return _event(name, now, type=events_pb2.EVENT_TYPE_MISSED, kind=_KINDS[missed.kind], missed=gap)
+    kind = _KINDS[missed.kind] if missed.kind else events_pb2.EVENT_KIND_UNSPECIFIED
+    return _event(name, now, type=events_pb2.EVENT_TYPE_MISSED, kind=kind, missed=gap)
 
 
 def _change(name: str, change: kernel.Change) -> events_pb2.Event:
