@@ -54,6 +54,11 @@ def setns(fd: int) -> None:
     _check(_libc.setns(fd, CLONE_NEWNET), "setns")
 
 
+def open_current() -> int:
+    """A descriptor of the calling thread's network namespace, which lives as long as that is open."""
+    return os.open(_THIS_THREAD, os.O_RDONLY | os.O_CLOEXEC)
+
+
 def mount(source: Path | None, target: Path, flags: int) -> None:
     """Bind mounts and changes of propagation: no file system type, no options."""
     origin = os.fsencode(source) if source else None

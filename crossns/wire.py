@@ -6,10 +6,11 @@ Nothing here blocks or waits, so the launcher's poll loop and asyncio ends use t
 
 import array
 import collections
+import functools
 import os
 import socket
 from collections.abc import Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
@@ -36,11 +37,17 @@ def encode(message: msgspec.Struct) -> bytes:
     return len(body).to_bytes(_HEADER_SIZE, "big") + body
 
 
+@functools.cache
+def _decoder_of(kind: object) -> msgspec.msgpack.Decoder[Any]:
+    """To make one takes longer than a session's first messages, for every type of a message is looked at; it keeps no state."""
+    return msgspec.msgpack.Decoder(kind)
+
+
 class Decoder(Generic[M]):
     """Frames out of a byte stream, whatever its pieces. `kind` is M, or a union that M stands for."""
 
     def __init__(self, kind: object) -> None:
-        self._decoder: msgspec.msgpack.Decoder[M] = msgspec.msgpack.Decoder(kind)
+        self._decoder: msgspec.msgpack.Decoder[M] = _decoder_of(kind)
         self._buffer = bytearray()
 
     def feed(self, piece: bytes) -> list[M]:

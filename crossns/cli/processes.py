@@ -14,9 +14,9 @@ from crossns.supervisor import place
 
 _PROC = Path("/proc")
 _LAUNCHER, _AGENT = b"services.nsmanager.launcher", b"services.nsmanager.agent"
-# Agents name themselves so (comm, prctl(2)); the process that they are forked from does not.
-_AGENT_NAME = "agent-"
-_ORDER = ("supervisor", "etcd", "launcher", "zygote", "agent", "nsmanager", "proxy", "haproxy", "gateway")
+# Agents name themselves so (comm, prctl(2)), and while they wait for a table; the process that they are forked from does not.
+_AGENT_NAME, _SPARE_NAME = "agent-", "spare"
+_ORDER = ("supervisor", "etcd", "launcher", "zygote", "spare", "agent", "nsmanager", "proxy", "haproxy", "gateway")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,8 @@ def _name(entry: Path, layout: Layout, tables: Mapping[int, str]) -> str:
     if _AGENT not in words:
         return ""
     comm = (entry / "comm").read_text(encoding="utf-8", errors="replace").strip()
+    if comm == _SPARE_NAME:
+        return "spare"
     if not comm.startswith(_AGENT_NAME):
         return "zygote"
     try:

@@ -281,7 +281,7 @@ def test_status_says_that_all_is_well_and_shows_processes_with_their_memory() ->
     for service in ("gateway", "nsmanager", "proxy"):
         assert re.search(rf"^{service} +answers +in [0-9.]+ ms$", text, re.MULTILINE)
     assert re.search(r"^routeTables +1 +1 READY$", text, re.MULTILINE)
-    for process in ("supervisor", "etcd", "launcher", "zygote", "agent default", "nsmanager", "proxy", "gateway"):
+    for process in ("supervisor", "etcd", "launcher", "zygote", "spare", "agent default", "nsmanager", "proxy", "gateway"):
         assert re.search(rf"^{process} +[0-9]+ +\w+ +[0-9.]+ MiB$", text, re.MULTILINE), process
     told = json.loads(done("status", "-o", "json"))
     assert {each["name"] for each in told["processes"]} >= {"etcd", "launcher", "nsmanager", "proxy", "gateway"}

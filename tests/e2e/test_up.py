@@ -33,7 +33,7 @@ spec:
   pools: [{name: main, members: [{name: one, routeTable: routeTables/shop, address: 203.0.113.5, port: 8080}]}]
 """
 DATA_PLANE = {"haproxy", "agent default", "agent shop"}
-SERVICES = {"etcd", "launcher", "zygote", "nsmanager", "proxy", "gateway"}
+SERVICES = {"etcd", "launcher", "zygote", "spare", "nsmanager", "proxy", "gateway"}
 
 
 @pytest.fixture(autouse=True)

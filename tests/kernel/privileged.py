@@ -15,6 +15,7 @@ import pytest_asyncio
 
 from crossns import errors, netns, operation, proc
 from crossns.agent import Agent
+from crossns.cli import processes
 from crossns.launcher import Launcher
 from crossns.layout import Layout
 from crossns.testing.device import wait_until
@@ -157,6 +158,11 @@ def process_status(pid: int) -> dict[str, str]:
     """The first value of each line of /proc/<pid>/status."""
     lines = (line.partition(":") for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines())
     return {name: value.split()[0] if value.split() else "" for name, _, value in lines}
+
+
+def spares() -> set[int]:
+    """Pids of the agents that wait for a table."""
+    return {each.pid for each in processes.find(LAYOUT) if each.name == "spare"}
 
 
 def inode(path: Path) -> int:

@@ -15,7 +15,8 @@ import pytest_asyncio
 from crossns import errors, netns, operation, proc, wire
 from crossns.testing.device import wait_until
 from crossns.testing.lab import Cable, Lab
-from tests.kernel.privileged import LAYOUT, Tree, inode, ip, process_status, refusal, running, token
+from services.nsmanager.agent.spares import KEPT
+from tests.kernel.privileged import LAYOUT, Tree, inode, ip, process_status, refusal, running, spares, token
 
 pytestmark = [pytest.mark.kernel, pytest.mark.asyncio(loop_scope="module")]
 
@@ -278,10 +279,14 @@ async def test_agents_that_died_with_the_launcher_are_back_with_it(tree: Tree) -
 
 
 async def test_zygote_that_was_killed_costs_no_agent_and_is_replaced(tree: Tree) -> None:
+    """Its spares end with it: they are nobody's."""
     made = await tree.create("a")
+    await wait_until(lambda: len(spares()) == KEPT)
+    waiting = spares()
     zygote = int(process_status(made.agent_pid)["PPid"])
     os.kill(zygote, signal.SIGKILL)
     await wait_until(lambda: not is_alive(zygote))
+    await wait_until(lambda: not waiting & spares())
     assert is_alive(made.agent_pid)
     assert (await tree.create("b")).agent_pid
 

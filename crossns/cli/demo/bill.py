@@ -15,6 +15,7 @@ _WHAT = {
     "etcd": "desired and observed state",
     "launcher": "the privileged process",
     "zygote": "what agents are forked from",
+    "spare": "an agent that waits for a table",
     "agent": "one per route table",
     "nsmanager": "route tables, interfaces, routes",
     "proxy": "vServices",

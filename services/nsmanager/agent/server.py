@@ -1,6 +1,6 @@
 """The agent's process from its first moment in the namespace on: the launcher's poll loop, with sessions and events.
 
-Called by the zygote in each child. It ends on SIGTERM, which only the launcher sends. Why not asyncio: ADR 10.
+Called by the zygote in each agent and by `rehearsal`. Why not asyncio: ADR 10.
 """
 
 import socket
@@ -19,10 +19,8 @@ from services.nsmanager.launcher.fence import Fence
 from services.nsmanager.launcher.loop import Loop
 
 
-def run(listener: socket.socket, layout: Layout, tables: Tables) -> None:
-    """Serve the namespace of the calling thread until SIGTERM."""
-    loop = Loop()
-    loop.stop_on_signals()
+def run(loop: Loop, listener: socket.socket, layout: Layout, fence: Fence, tables: Tables) -> None:
+    """Serve the namespace of the calling thread until the loop stops."""
     tally = session.Tally()
     rtnl = Rtnl(tally)
     throwaway.sweep(rtnl)
@@ -36,7 +34,7 @@ def run(listener: socket.socket, layout: Layout, tables: Tables) -> None:
             events.tell_now()
         duties.dispatch(wanted, answer)
 
-    charter = session.Charter(operations.DUTIES, operations.CHANGES, layout.process_of, Fence(layout.fence_dir), dispatch)
+    charter = session.Charter(operations.DUTIES, operations.CHANGES, layout.process_of, fence, dispatch)
     sessions = session.Sessions(loop, listener, charter, tally)
     events = Events(loop, sessions.notify, journal)
     loop.run()

@@ -1,28 +1,33 @@
-"""The zygote: loads everything that agents need once, then forks one for each request of the launcher.
+"""The zygote: loads everything that agents need once, then forks them: ahead of the launcher's requests, where it has the time.
 
-Called by `__main__`. It has no event loop, no threads and no sockets but the launcher's, and dies with the launcher; its
-children do not.
+Called by `__main__`. It has no event loop, no threads and no sockets but the launcher's and its spares', and dies with the
+launcher; agents do not.
 """
 
 import contextlib
 import gc
 import logging
 import os
+import select
 import signal
 import socket
 import sys
+from dataclasses import dataclass
 from typing import NoReturn
 
 import msgspec
 
 from crossns import netns, operation, wire
 from crossns.layout import Layout
-from services.nsmanager.agent import budget_rules, budgets, census, count, nfnl, observe, privilege, server, survey
+from services.nsmanager.agent import census, count, privilege, rehearsal, server, spares, survey
 from services.nsmanager.agent.rtnl import Rtnl
 from services.nsmanager.agent.target import Tables
 from services.nsmanager.launcher import agents, place, records, session
+from services.nsmanager.launcher.fence import Fence
+from services.nsmanager.launcher.loop import Loop
 
 _REQUEST_MAX = 4096
+_requests = msgspec.json.Decoder(agents.Fork | agents.Look)
 _log = logging.getLogger(__name__)
 
 
@@ -31,50 +36,69 @@ def run(launcher: socket.socket, layout: Layout) -> None:
     privilege.end_with_parent()
     # Ended agents leave no zombies; the launcher watches them by pidfd.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    default = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    _warm_up()
+    origin = Origin(os.getpid(), launcher, layout, netns.open_current(), netns.inside_new(lambda: _warm_up(layout)))
     # What is loaded by now is shared by all children and not looked at by their garbage collectors.
     gc.collect()
     gc.freeze()
-    zygote = os.getpid()
-    while (received := socket.recv_fds(launcher, _REQUEST_MAX, 1))[0]:
-        request, fds, *_ = received
-        wanted = msgspec.json.decode(request, type=agents.Fork | agents.Look)
-        if os.fork() == 0:
-            if isinstance(wanted, agents.Look):
-                _be_surveyor(fds[0], layout)
-            _be_agent(wanted, launcher, layout, Tables(wanted.table, default, layout.incarnations), zygote)
+    waiting = spares.Spares(lambda wish: _be_spare(wish, origin))
+    while True:
+        # Who waits comes first.
+        if not waiting.are_enough and not select.select([launcher], [], [], 0)[0]:
+            waiting.fork()
+            continue
+        request, fds, *_ = socket.recv_fds(launcher, _REQUEST_MAX, 1)
+        if not request:
+            return
+        if isinstance(_requests.decode(request), agents.Fork):
+            waiting.give(request)
+        elif os.fork() == 0:
+            _be_surveyor(fds[0], layout)
         for fd in fds:
             os.close(fd)
 
 
-def _warm_up() -> None:
-    """Do once what every agent does: what is compiled, specialised and cached by now is not so in each of them, 1 MB each."""
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What children have of the zygote: its pid, its end of the launcher's socket pair, and descriptors of two namespaces, that
+    of the table `default` and that of nobody, in which there is nothing."""
 
-    def look() -> None:
-        rtnl = Rtnl(session.Tally())
-        wire.encode(operation.Reply(0, result=observe.snapshot(rtnl)))
-        wire.encode(operation.Reply(0, result=count.counters(census.census(rtnl))))
-        kernel = nfnl.Nfnl(budget_rules.TABLE)
-        budgets.look(kernel)
-        kernel.close()
-        rtnl.close()
-
-    netns.inside_new(look)
+    pid: int
+    launcher: socket.socket
+    layout: Layout
+    default: int
+    nobody: int
 
 
-def _be_agent(fork: agents.Fork, launcher: socket.socket, layout: Layout, tables: Tables, zygote: int) -> None:
-    """Never returns into the zygote's loop."""
+def _warm_up(layout: Layout) -> int:
+    """Do once what every agent does: what is compiled, specialised and cached by now is not so in each of them, 1 MB each. In a
+    new namespace, whose descriptor is returned."""
+    nobody = netns.open_current()
+    rehearsal.rehearse(layout, Tables("", nobody, layout.incarnations))
+    rtnl = Rtnl(session.Tally())
+    wire.encode(operation.Reply(0, result=count.counters(census.census(rtnl))))
+    rtnl.close()
+    return nobody
+
+
+def _be_spare(wish: int, origin: Origin) -> NoReturn:
+    """An agent from the moment on in which it is told whose. Never returns into the zygote's loop."""
     status = 1
+    table = "no table"
     try:
+        privilege.set_name("spare")
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        listener = _settle(fork, launcher, layout, zygote)
-        server.run(listener, layout, tables)
+        netns.setns(origin.nobody)
+        rehearsal.rehearse(origin.layout, Tables("", origin.nobody, origin.layout.incarnations))
+        request = os.read(wish, _REQUEST_MAX)
+        os.close(wish)
+        if request and isinstance(fork := _requests.decode(request), agents.Fork):
+            table = fork.table
+            _be_agent(fork, origin)
         status = 0
     except SystemExit as reason:
-        _log.info("no agent of %s is needed here: %s", fork.table, reason)
+        _log.info("no agent of %s is needed here: %s", table, reason)
     except BaseException:  # noqa: BLE001 - logged, and the process ends
-        _log.exception("the agent of %s ended", fork.table)
+        _log.exception("the agent of %s ended", table)
     finally:
         with contextlib.suppress(OSError):
             sys.stderr.flush()
@@ -95,28 +119,37 @@ def _be_surveyor(out: int, layout: Layout) -> NoReturn:
         os._exit(status)
 
 
-def _settle(fork: agents.Fork, launcher: socket.socket, layout: Layout, zygote: int) -> socket.socket:
+def _be_agent(fork: agents.Fork, origin: Origin) -> None:
+    loop = Loop()
+    loop.stop_on_signals()
+    listener = _settle(fork, origin)
+    layout = origin.layout
+    server.run(loop, listener, layout, Fence(layout.fence_dir), Tables(fork.table, origin.default, layout.incarnations))
+
+
+def _settle(fork: agents.Fork, origin: Origin) -> socket.socket:
     """Become the one agent of the namespace and say so; the socket to serve."""
-    if fork.path:
-        _enter(fork)
-    if records.claim(place.agent_records(layout) / f"{fork.table}.{fork.cookie}") is None:
+    _enter(fork, origin)
+    if records.claim(place.agent_records(origin.layout) / f"{fork.table}.{fork.cookie}") is None:
         sys.exit("the namespace has an agent")
-    if os.getppid() != zygote:
+    if os.getppid() != origin.pid:
         # The launcher is gone and so is the zygote: its next life has forked, or will fork, this agent anew.
         sys.exit("the launcher is gone")
     privilege.set_name(f"agent-{fork.table}")
-    listener = session.listen(layout.agent_socket(fork.table), mode=0o660, gid=layout.agents_gid)
+    listener = session.listen(origin.layout.agent_socket(fork.table), mode=0o660, gid=origin.layout.agents_gid)
     privilege.drop()
     # A launcher that died a moment ago finds the agent by its record when it is back.
     with contextlib.suppress(OSError):
-        launcher.send(msgspec.json.encode(agents.Ready(fork.table, fork.cookie)))
-    launcher.close()
+        origin.launcher.send(msgspec.json.encode(agents.Ready(fork.table, fork.cookie)))
+    origin.launcher.close()
     return listener
 
 
-def _enter(fork: agents.Fork) -> None:
-    fd = os.open(fork.path, os.O_RDONLY | os.O_CLOEXEC)
+def _enter(fork: agents.Fork, origin: Origin) -> None:
+    """Leave the namespace of nobody for that of the table; `path` "" is `default`."""
+    fd = os.open(fork.path, os.O_RDONLY | os.O_CLOEXEC) if fork.path else os.dup(origin.default)
     netns.setns(fd)
     os.close(fd)
+    os.close(origin.nobody)
     if netns.cookie() != fork.cookie:
         sys.exit(f"{fork.path} is another namespace by now")

@@ -21,6 +21,7 @@ def prepare(layout: Layout) -> None:
     _make(layout.run, 0o755)
     _make(layout.launcher_dir, 0o700)
     _make(agent_records(layout), 0o700)
+    _make(rehearsals(layout), 0o700)
     _make(layout.fence_dir, 0o700)
     for directory in _shared_directories(layout):
         _make(directory, 0o755)
@@ -35,6 +36,11 @@ def prepare(layout: Layout) -> None:
 def agent_records(layout: Layout) -> Path:
     """One file per agent, `<table>.<cookie>`."""
     return layout.launcher_dir / "agents"
+
+
+def rehearsals(layout: Layout) -> Path:
+    """What agents have of their own before they are any table's: sockets, and a fence that keeps nobody out."""
+    return layout.launcher_dir / "rehearsals"
 
 
 def launcher_record(layout: Layout) -> Path:
