@@ -36,7 +36,8 @@ class Hop(Message, frozen=True):
 
 
 class Route(Message, frozen=True):
-    """A route that leads out of one of the links. `kind` is a name of RTN_*, `protocol` is rtm_protocol."""
+    """A route that leads out of one of the links, or would not be without their addresses. `kind` is a name of RTN_*, `protocol`
+    is rtm_protocol. `stays`: the kernel keeps it with its next hops over other links, where it has such."""
 
     destination: str
     kernel_table: int
@@ -44,6 +45,7 @@ class Route(Message, frozen=True):
     kind: str
     protocol: int
     hops: tuple[Hop, ...]
+    stays: bool = False
 
 
 class Neighbor(Message, frozen=True):

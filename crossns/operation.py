@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from crossns import budget, counter, entry, examination, kernel, listener, message, proof, standing, sysctl
+from crossns import budget, counter, entry, examination, keepsake, kernel, listener, message, proof, standing, sysctl
 
 # The mark of what is ours: rtm_protocol of routes, IFA_PROTO of addresses (two values, so that a VIP is told from an
 # interface's own address). 0..31 are the kernel's and iproute2's; these are unassigned in rt_protos.
@@ -299,12 +299,13 @@ AgentOperation = (
     | OpenSocket
     | listener.OpenListener
     | examination.Operation
+    | keepsake.Operation
     | Statistics
     | proof.AgentOperation
 )
 Request = Hello | LauncherOperation | AgentOperation
 _Looks = examination.Examination | examination.Ways
-_Told = counter.KernelCounters | _Looks | proof.Result | standing.Standings
+_Told = counter.KernelCounters | _Looks | keepsake.Result | proof.Result | standing.Standings
 Result = Welcome | Namespace | Namespaces | Engine | Engines | Counters | Snapshot | _Told
 
 

@@ -233,7 +233,7 @@ class Registry:
         """What will be stored: checked, admitted, without output-only fields that clients sent, with times and generation."""
         result = self.kind.message(name=wanted.name, labels=wanted.labels)
         resource.overwrite(result.spec, wanted.spec)
-        if current is not None:
+        if current is not None and current.HasField("status"):
             resource.overwrite(result.status, current.status)
         resource.check_labels(result.labels)
         self.kind.draft(result)

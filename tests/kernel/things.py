@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from crossns import proc
 from crossns.cli import kinds
 from crossns.testing.device import Device, wait_until
 from crossns.v1 import impact_pb2, interface_pb2, interface_pb2_grpc
@@ -159,3 +160,26 @@ def _as_foretold(thing: Thing) -> Thing:
     """With the link-local address that the kernel chose as it was foretold: as one of its choice."""
     shown = re.sub(r"^fe80::\S+:\S*/64$", "fe80::/64", thing[3])
     return (*thing[:3], re.sub(r"^local fe80::\S+ table", "local fe80::/64 table", shown))
+
+
+# What passes by itself, or is another number each time that a link comes.
+_PASSING = re.compile(
+    r"^\d+: |@if\d+|link-netnsid \d+ |(?<=_lft )\d+sec|(?<=expires )\d+sec|\w+_timer +[\d.]+|"
+    r"state (UP|DOWN|LOWERLAYERDOWN|UNKNOWN) "
+)
+_LOOKS = {
+    "-0": ("link show", "address show", "nexthop show"),
+    "-4": ("route show table all", "rule show", "neighbor show nud permanent", "neighbor show proxy"),
+}
+
+
+async def every_word(*tables: str) -> frozenset[str]:
+    """What `ip` tells of these tables, with all that it knows of each thing."""
+    found: set[str] = set()
+    for table in tables:
+        for family, looks in {**_LOOKS, "-6": _LOOKS["-4"]}.items():
+            way = [] if family == "-0" else [family]
+            argv = ["ip", *way, "-details", "-oneline", *(["-netns", table] if table != "default" else []), "-batch", "-"]
+            lines = (await proc.run(argv, stdin="\n".join(looks))).check().stdout.splitlines()
+            found |= {f"{table}: {' '.join(sorted(_PASSING.sub('', line).split()))}" for line in lines}
+    return frozenset(found)

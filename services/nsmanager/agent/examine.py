@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from pyroute2.netlink import nlmsg
-from pyroute2.netlink.rtnl import RTM_GETNEIGH, RTM_GETROUTE, RTM_GETRULE
+from pyroute2.netlink.rtnl import RTM_GETNEIGH, RTM_GETROUTE, RTM_GETRULE, RTM_NEWROUTE
 from pyroute2.netlink.rtnl.fibmsg import fibmsg
 from pyroute2.netlink.rtnl.ndmsg import NTF_PROXY, NUD_PERMANENT, ndmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from crossns import examination
-from services.nsmanager.agent import entries, observe
-from services.nsmanager.agent.rtnl import Refused, Rtnl
+from services.nsmanager.agent import entries, keepsakes, observe
+from services.nsmanager.agent.rtnl import Refused, Rtnl, decoded, encoded
 
 # linux/rtnetlink.h
 _RTN_NAMES = {
@@ -43,14 +43,14 @@ def examine(rtnl: Rtnl, wanted: examination.Examine) -> examination.Examination:
     chosen = {index: name for index, name in by_index.items() if name in wanted.links}
     addresses = observe.addresses(rtnl, by_index)
     on_links = {each.prefix.split("/")[0] for each in addresses if each.link in wanted.links}
-    everywhere = {each.prefix.split("/")[0] for each in addresses}
-    is_here = wanted.local in everywhere
+    elsewhere = {each.prefix.split("/")[0] for each in addresses if each.link not in wanted.links}
+    leaving = [route for index in chosen for route in _routes(rtnl, index, by_index)]
     return examination.Examination(
-        routes=tuple(dict.fromkeys(route for index in chosen for route in _routes(rtnl, index, by_index))),
+        routes=tuple(dict.fromkeys([*leaving, *_routes_from(rtnl, on_links - elsewhere, by_index)])),
         neighbors=tuple(neighbor for index, name in chosen.items() for neighbor in _neighbors(rtnl, index, name)),
         rules=tuple(_rules(rtnl, wanted.links)),
         sessions=_sessions(on_links),
-        carries_session=wanted.local in on_links or (is_here and _way_to(rtnl, wanted.remote) in chosen),
+        carries_session=wanted.local in on_links or (wanted.local in elsewhere and _way_to(rtnl, wanted.remote) in chosen),
     )
 
 
@@ -63,13 +63,24 @@ def _routes(rtnl: Rtnl, index: int, by_index: dict[int, str]) -> Iterator[examin
     request = rtmsg()
     request["family"] = socket.AF_UNSPEC
     request["attrs"] = [("RTA_OIF", index)]
-    for message in rtnl.dump(RTM_GETROUTE, request):
+    for reply in rtnl.dump_bytes(RTM_GETROUTE, encoded(request)):
+        message = decoded(RTM_NEWROUTE, reply)
         # The family of multicast routing answers, too.
         if message["family"] in {socket.AF_INET, socket.AF_INET6} and not message["flags"] & _RTM_F_CLONED:
-            yield _route(message, by_index)
+            # Of IPv4 next hops each takes all others with it, unless they are a group of their own (ip-nexthop(8)).
+            stays = message["family"] == socket.AF_INET6 or keepsakes.has_object(reply)
+            yield _route(message, by_index, stays=stays)
 
 
-def _route(message: nlmsg, by_index: dict[int, str]) -> examination.Route:
+def _routes_from(rtnl: Rtnl, addresses: Collection[str], by_index: dict[int, str]) -> Iterator[examination.Route]:
+    """Of any link: those that prefer an IPv4 source which goes."""
+    for address in map(ipaddress.ip_address, addresses):
+        if address.version == 4:
+            for reply in keepsakes.sending_from(rtnl, address.packed):
+                yield _route(decoded(RTM_NEWROUTE, reply), by_index)
+
+
+def _route(message: nlmsg, by_index: dict[int, str], *, stays: bool = False) -> examination.Route:
     everywhere = "::" if message["family"] == socket.AF_INET6 else "0.0.0.0"
     destination = ipaddress.ip_address(message.get_attr("RTA_DST") or everywhere)
     hops: Any = message.get_attr("RTA_MULTIPATH") or []
@@ -81,6 +92,7 @@ def _route(message: nlmsg, by_index: dict[int, str]) -> examination.Route:
         kind=_RTN_NAMES.get(message["type"], str(message["type"])),
         protocol=message["proto"],
         hops=(*single, *(_hop(each, each["oif"], each["hops"] + 1, by_index) for each in hops)),
+        stays=stays,
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 import msgspec
 
-from crossns import budget, entry, errors, examination, kernel, operation, proof, standing, sysctl
+from crossns import budget, entry, errors, examination, keepsake, kernel, operation, proof, standing, sysctl
 from crossns.listener import OpenListener
 from services.nsmanager.agent import (
     addresses,
@@ -19,6 +19,7 @@ from services.nsmanager.agent import (
     census,
     count,
     examine,
+    keepsakes,
     links,
     listeners,
     move,
@@ -42,6 +43,7 @@ DUTIES: dict[type[operation.Message], frozenset[str] | None] = {
     operation.ReadCounters: None,
     examination.Examine: None,
     examination.LookUp: None,
+    keepsake.Remember: None,
     operation.Statistics: None,
     standing.ReadStandings: None,
     standing.PutStandings: _NSMANAGER,
@@ -63,6 +65,7 @@ DUTIES: dict[type[operation.Message], frozenset[str] | None] = {
     entry.RemoveRule: _NSMANAGER,
     entry.PutNeighbor: _NSMANAGER,
     entry.RemoveNeighbor: _NSMANAGER,
+    keepsake.GiveBack: _NSMANAGER,
     **dict.fromkeys(get_args(proof.AgentOperation), _NSMANAGER),
     sysctl.SetSysctl: _NSMANAGER,
     sysctl.SetLinkSysctl: _NSMANAGER,
@@ -102,6 +105,10 @@ class Operations:
                 answer(examine.examine(self._rtnl, wanted))
             case examination.LookUp():
                 answer(examine.ways(self._rtnl, wanted))
+            case keepsake.Remember():
+                answer(keepsakes.remember(self._rtnl, wanted))
+            case keepsake.GiveBack():
+                answer(keepsakes.give_back(self._rtnl, wanted))
             case operation.Statistics():
                 answer(self._rtnl.tally.counters())
             case operation.OpenSocket():

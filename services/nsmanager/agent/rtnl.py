@@ -37,7 +37,7 @@ from services.nsmanager.launcher import session
 
 # linux/netlink.h
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x1, 0x4, 0x300
-NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x100, 0x200, 0x400
+NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE, NLM_F_APPEND = 0x100, 0x200, 0x400, 0x800
 _NLM_F_DUMP_INTR, _NLM_F_ACK_TLVS = 0x10, 0x200
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _NLMSGERR_ATTR_MSG = 1
@@ -45,6 +45,7 @@ _SOL_NETLINK = 270
 _NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK = 10, 11, 12
 
 _HEADER, _SIZE = struct.Struct("IHHII"), struct.Struct("I")
+HEADER_SIZE = _HEADER.size
 _LAST = {_NLMSG_ERROR, _NLMSG_DONE}
 _CLASSES = {RTM_NEWLINK: ifinfmsg, RTM_NEWADDR: ifaddrmsg, RTM_NEWROUTE: rtmsg, RTM_NEWRULE: fibmsg, RTM_NEWNEIGH: ndmsg}
 _CLASSES |= {RTM_DELLINK: ifinfmsg, RTM_DELADDR: ifaddrmsg, RTM_DELROUTE: rtmsg, RTM_DELNEIGH: ndmsg}
@@ -88,21 +89,29 @@ class Rtnl:
 
     def change(self, kind: int, message: nlmsg, flags: int = 0) -> None:
         """Carry out one change; raises Refused."""
-        self._send(kind, message, NLM_F_REQUEST | NLM_F_ACK | flags)
+        self.change_bytes(kind, encoded(message), flags)
+
+    def change_bytes(self, kind: int, body: bytes, flags: int) -> None:
+        """The same, of a message whose body is encoded already."""
+        self._send(kind, body, NLM_F_REQUEST | NLM_F_ACK | flags)
         for _ in self._replies(_decoded):
             pass
         self.tally.writes += 1
 
     def get(self, kind: int, message: nlmsg) -> list[nlmsg]:
         """What the kernel answers to one question; raises Refused."""
-        self._send(kind, message, NLM_F_REQUEST | NLM_F_ACK)
+        self._send(kind, encoded(message), NLM_F_REQUEST | NLM_F_ACK)
         return [reply for _, reply in self._replies(_decoded) if reply is not None]
 
     def dump(self, kind: int, message: nlmsg, holding: bytes = b"") -> list[nlmsg]:
         """A consistent dump (NLM_F_DUMP_INTR means that it was not); AgentUnavailable when there is none to be had.
 
         `holding`: only messages in whose bytes this is found are decoded and returned, where the kernel does not filter."""
-        return self._dump(kind, message, lambda reply: _decoded(reply) if holding in reply else None)
+        return self._dump(kind, encoded(message), lambda reply: _decoded(reply) if holding in reply else None)
+
+    def dump_bytes(self, kind: int, body: bytes, holding: bytes = b"") -> list[bytes]:
+        """The same, of a request that is encoded already; the messages as they came, with their headers."""
+        return self._dump(kind, body, lambda reply: reply if holding in reply else None)
 
     def dump_remembered(self, kind: int, message: nlmsg, make: Callable[[nlmsg], T]) -> list[T]:
         """The same, as what `make` makes of each message. What it made of the same bytes the last time is taken once more, for to
@@ -115,13 +124,13 @@ class Rtnl:
             seen[content] = made = memory[content] if content in memory else make(_decoded(reply))
             return made
 
-        found = self._dump(kind, message, remembered)
+        found = self._dump(kind, encoded(message), remembered)
         self._memory[kind] = seen
         return found
 
-    def _dump(self, kind: int, message: nlmsg, make: Callable[[bytes], T | None]) -> list[T]:
+    def _dump(self, kind: int, body: bytes, make: Callable[[bytes], T | None]) -> list[T]:
         for _ in range(_DUMP_TRIES):
-            self._send(kind, message, NLM_F_REQUEST | NLM_F_DUMP)
+            self._send(kind, body, NLM_F_REQUEST | NLM_F_DUMP)
             found: list[T] = []
             interrupted = False
             for flags, reply in self._replies(make):
@@ -132,16 +141,13 @@ class Rtnl:
                 return found
         raise errors.AgentUnavailable("AGENT_UNAVAILABLE", "the namespace changes faster than it can be read: try again")
 
-    def _send(self, kind: int, message: nlmsg, flags: int) -> None:
+    def _send(self, kind: int, body: bytes, flags: int) -> None:
         self._sequence += 1
-        message["header"] = {"type": kind, "flags": flags, "sequence_number": self._sequence, "pid": 0}
-        message.reset()
-        message.encode()
-        self._socket.send(message.data)
+        self._socket.send(_HEADER.pack(_HEADER.size + len(body), kind, flags, self._sequence, 0) + body)
 
     def scan(self, kind: int, message: nlmsg) -> Iterator[tuple[bytes, int]]:
         """The messages of one dump as they come, consistent or not: bytes, and where in them the message begins."""
-        self._send(kind, message, NLM_F_REQUEST | NLM_F_DUMP)
+        self._send(kind, encoded(message), NLM_F_REQUEST | NLM_F_DUMP)
         for _, reply, received, offset in self._messages():
             if reply not in _LAST:
                 yield received, offset
@@ -185,6 +191,14 @@ def decoded(kind: int, received: bytes, offset: int = 0) -> nlmsg:
     message = _CLASSES[kind](received, offset=offset)
     message.decode()
     return message
+
+
+def encoded(message: nlmsg) -> bytes:
+    """The body of the message."""
+    message["header"] = {"type": 0, "flags": 0, "sequence_number": 0, "pid": 0}
+    message.reset()
+    message.encode()
+    return bytes(message.data[_HEADER.size :])
 
 
 def _decoded(reply: bytes) -> nlmsg:

@@ -8,13 +8,13 @@ each with the resource for whose sake it is sent.
 """
 
 from services.nsmanager.plan.conflict import conflicts
-from services.nsmanager.plan.impact import awakened, evacuated, items, resources, riders, unknown_again
+from services.nsmanager.plan.impact import awakened, evacuated, items, resources, riders, touched, unknown_again
 from services.nsmanager.plan.news import Told, events
 from services.nsmanager.plan.observed import At, Observed, Privileged
 from services.nsmanager.plan.order import plan
 from services.nsmanager.plan.relocation import Keep, Relocation, evacuation, move, pulled_back
 from services.nsmanager.plan.report import report
-from services.nsmanager.plan.scene import LOOPBACK, after, before, is_link_local
+from services.nsmanager.plan.scene import LOOPBACK, after, before, is_link_local, left_over
 from services.nsmanager.plan.standings import standings
 from services.nsmanager.plan.statistics import statistics
 
@@ -35,6 +35,7 @@ __all__ = [
     "events",
     "is_link_local",
     "items",
+    "left_over",
     "move",
     "plan",
     "pulled_back",
@@ -43,5 +44,6 @@ __all__ = [
     "riders",
     "standings",
     "statistics",
+    "touched",
     "unknown_again",
 ]

@@ -3,7 +3,7 @@
 Pure. Called by the servicers. The words are for people; who compares goes by kind, change, table, link and object.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from crossns import examination, operation
 from crossns.v1 import impact_pb2, route_table_pb2
@@ -86,6 +86,8 @@ def _meaning(
             return _CRITICAL, "no link of the table has a prefix that holds it any more: no neighbour finds it"
         case _, impact_pb2.IMPACT_KIND_VIP:
             return _WARNING, ""
+        case impact_pb2.IMPACT_CHANGE_ADDED, impact_pb2.IMPACT_KIND_STATIC_ROUTE if not belonging.resource:
+            return _WARNING, "is not ours: it has the other next hops only from then on"
         case impact_pb2.IMPACT_CHANGE_REMOVED, _ if not belonging.is_kernels:
             words = f"goes with {belonging.resource}" if belonging.resource else "is nobody's that crossns knows of: it is lost"
             return (_WARNING if belonging.resource else _CRITICAL), words
@@ -94,7 +96,20 @@ def _meaning(
 
 def riders(relocation: Relocation, desired: Desired) -> list[impact_pb2.ImpactItem]:
     """Links of other interfaces that sit on those which leave: they go on where they are, or go and come with their parent."""
-    found: list[impact_pb2.ImpactItem] = []
+    found = [_rider(link, parent, survives=survives) for link, parent, survives in _above(relocation, desired)]
+    return sorted(found, key=lambda item: item.resource)
+
+
+def touched(relocation: Relocation, desired: Desired, links: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """The links that leave (`links`), and those that sit on them, by the id of their table."""
+    found = {desired.id: tuple(links)}
+    for link, _, _ in _above(relocation, desired):
+        found[link.table] = (*found.get(link.table, ()), link.name)
+    return found
+
+
+def _above(relocation: Relocation, desired: Desired) -> Iterator[tuple[Link, str, bool]]:
+    """Each with its parent, and whether it survives when that leaves."""
     fates = {name: link.kind == "physical" for name, link in desired.all_links.items() if name in relocation.interfaces}
     waiting = list(fates)
     while waiting:
@@ -102,9 +117,8 @@ def riders(relocation: Relocation, desired: Desired) -> list[impact_pb2.ImpactIt
         for link in desired.all_links.values():
             if link.parent == parent and link.resource not in fates:
                 fates[link.resource] = fates[parent]
-                found.append(_rider(link, parent, survives=fates[parent]))
+                yield link, parent, fates[parent]
                 waiting.append(link.resource)
-    return sorted(found, key=lambda item: item.resource)
 
 
 def _rider(link: Link, parent: str, *, survives: bool) -> impact_pb2.ImpactItem:

@@ -8,6 +8,8 @@ import ipaddress
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+import msgspec
+
 from crossns import examination, operation
 from crossns.v1 import impact_pb2
 from services.nsmanager.model import Desired, Link, Route, Rule, resource_of
@@ -120,6 +122,16 @@ def after(
     for link in arriving:
         scene |= _wanted_on(link, desired)
     scene |= {_route_wanted(route, desired): Belonging(route.resource) for route in desired.routes if route.resource in changed}
+    return scene
+
+
+def left_over(table: str, seen: examination.Examination, links: Collection[str]) -> Scene:
+    """Routes of others that stay when the links leave, with their next hops over other links. By the table's id."""
+    scene: dict[Thing, Belonging] = {}
+    for route in seen.routes:
+        hops = tuple(hop for hop in route.hops if hop.link not in links)
+        if route.stays and hops and route.protocol != operation.ROUTE_PROTOCOL:
+            scene[_route_seen(table, msgspec.structs.replace(route, hops=hops))] = Belonging()
     return scene
 
 

@@ -43,12 +43,13 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """What would be written, on what it was decided, and what it touches. `foreign`: addresses of others on links that leave."""
+    """What would be written, on what it was decided, and what it touches. `links`: by the table's id those that leave, and those
+    that sit on them."""
 
     state: State
     relocation: plan.Relocation
     impact: impact_pb2.Impact
-    foreign: tuple[operation.Address, ...] = ()
+    links: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +60,6 @@ class _Departure:
     snapshot: operation.Snapshot
     seen: examination.Examination
     links: tuple[str, ...]
-
-    @property
-    def foreign(self) -> tuple[operation.Address, ...]:
-        ours = (operation.ADDRESS_PROTOCOL, operation.VIP_PROTOCOL)
-        found = (each for each in self.snapshot.addresses if each.link in self.links and each.protocol not in ours)
-        return tuple(each for each in found if not plan.is_link_local(each.prefix))
 
     def link_locals(self, interfaces: Collection[str]) -> Mapping[str, tuple[str, ...]]:
         """By interface, those that its link will have."""
@@ -119,7 +114,7 @@ class Impacts:
         if not departure.links:
             message = f"{name} has no link in {source} that could be moved: its status says why; change its spec instead"
             impact.conflicts.append(impact_pb2.ImpactConflict(reason="LINK_MISSING", message=message, blocking=True))
-        return Outlook(state, relocation, impact, departure.foreign)
+        return Outlook(state, relocation, impact, plan.touched(relocation, here, departure.links))
 
     async def of_deletion(self, table: str, inside: Collection[Resource], session: impact_pb2.OwnSession) -> Outlook:
         """Of a table together with all that is in it: `inside`, with their status."""
@@ -154,6 +149,7 @@ class Impacts:
         after = {
             **plan.after(state.desired(here.id), departure.snapshot, (), {}, changed),
             **plan.after(then, snapshot, arriving, departure.link_locals(relocation.interfaces), changed),
+            **plan.left_over(here.id, departure.seen, departure.links),
         }
         return impact_pb2.Impact(
             name=name,

@@ -2,8 +2,8 @@
 
 Called by Interfaces. Two transactions: the first moves the interface and puts its routes, rules and neighbours into the target
 beside the old ones; when the loop has made the device so, the second takes the old ones away. If the device cannot be made so,
-another transaction takes the first one back. What is open stands in the store from the first transaction on: whoever leads after
-a crash brings it to its end.
+another transaction takes the first one back, and what others had on the link is given back behind it. What is open stands in the
+store from the first transaction to the last thing that is given back: whoever leads after a crash brings it to its end.
 """
 
 import asyncio
@@ -13,11 +13,12 @@ from typing import Any
 
 import msgspec
 
-from crossns import errors, names, operation, resource, store
+from crossns import errors, names, resource, store
 from crossns.registry import ATTEMPTS, Options, Prepared, Registry, check, commit, contention, options_of
 from crossns.resource import Resource
 from crossns.v1 import impact_pb2, interface_pb2, status_pb2
 from services.nsmanager import plan
+from services.nsmanager.servicer import keepsake
 from services.nsmanager.servicer.impact import Ask, Impacts, Outlook
 
 # For the loop to make the device so. What takes longer than this on a healthy device does not come about.
@@ -25,6 +26,8 @@ PATIENCE_S = 10.0
 # An error that stays for so long is none that the next round repairs.
 HOPELESS_S = 1.0
 _LOOK_S = 0.02
+# For a link that was put back and is not there: its card may be unplugged.
+_SLOW_LOOK_S = 1.0
 _KIND = "move"
 
 log = logging.getLogger(__name__)
@@ -32,7 +35,7 @@ log = logging.getLogger(__name__)
 
 class Journal(msgspec.Struct, frozen=True):
     """A move that is on its way. Resources are kept as they are stored; `awaited` by name, with the generation to be reached;
-    `foreign`: what others gave the link, as prefix and IFA_PROTO."""
+    `returning`: the generation of the interface that is put back, 0 while it is not."""
 
     interface: str
     before: bytes
@@ -42,7 +45,12 @@ class Journal(msgspec.Struct, frozen=True):
     created: tuple[str, ...]
     reduced: tuple[bytes, ...]
     deleted: tuple[str, ...]
-    foreign: tuple[tuple[str, int], ...] = ()
+    kept: keepsake.Kept = keepsake.Kept()
+    returning: int = 0
+
+    @property
+    def coming_back(self) -> dict[str, int]:
+        return {self.interface: self.returning}
 
 
 class Moves:
@@ -105,7 +113,7 @@ class Moves:
             created=tuple(each.name for each in relocation.created),
             reduced=tuple(each.SerializeToString(deterministic=True) for each in reduced),
             deleted=relocation.deleted,
-            foreign=tuple((each.prefix, each.protocol) for each in outlook.foreign),
+            kept=await keepsake.keep(self._ask, outlook.links),
         )
         key = self._keys.claim(_KIND, moved.name)
         decided_on = [
@@ -131,19 +139,26 @@ class Moves:
 
     async def _end(self, journal: Journal, revision: int, ended: "asyncio.Future[None]") -> None:
         """`revision`: at which the journal stands in the store. The outcome goes to `ended`; store errors are waited out."""
-        why = await self._outcome(journal.awaited)
-        if why is None:
-            await self._write(journal, revision, self._finished)
-            _settle(ended, None)
-            return
-        log.warning("the move of %s to %s is taken back: %s", journal.interface, journal.target, why[1])
-        generation = await self._write(journal, revision, self._taken_back)
-        left = await self._outcome({journal.interface: generation} if generation else {})
-        if generation and left is None:
-            await self._give_back(journal)
-        now = "everything is as it was" if left is None else f"it is put back, which takes its time: {left[1]}"
-        message = f"{journal.interface} was not moved to {journal.target}: {why[1]}; {now}"
-        _settle(ended, errors.PermanentError(why[0], message, resource=journal.interface, route_table=journal.target))
+        if not journal.returning:
+            why = await self._outcome(journal.awaited)
+            if why is None:
+                await self._write(journal, revision, self._finished)
+                _settle(ended, None)
+                return
+            log.warning("the move of %s to %s is taken back: %s", journal.interface, journal.target, why[1])
+            journal, revision = await self._write(journal, revision, self._taken_back)
+        else:
+            why = ("ABORTED", "nsmanager was restarted meanwhile")
+        now = "everything is as it was"
+        if journal.returning and (left := await self._outcome(journal.coming_back)) is not None:
+            now = f"it is put back, which takes its time: {left[1]}"
+            _settle(ended, _failure(journal, why, now))
+            await self._wait_until_back(journal)
+        if journal.returning:
+            lost = await self._give_back(journal)
+            now = f"everything is as it was, but for {'; '.join(lost)}" if lost else now
+            await self._write(journal, revision, _nothing)
+        _settle(ended, _failure(journal, why, now))
 
     async def _finished(self, journal: Journal) -> tuple[list[Prepared], int]:
         routes = self._registries["routes"]
@@ -163,29 +178,45 @@ class Moves:
         back = await self._interfaces.prepared(before, Options())
         return [*writes, back], back.resource.generation if back.resource is not None else 0
 
-    async def _give_back(self, journal: Journal) -> None:
-        """The addresses of others, which the link lost when it left. Who is back has his old name."""
-        found = await self._interfaces.get(journal.interface)
-        assert isinstance(found, interface_pb2.Interface)  # noqa: S101 - by its name
-        link = found.status.link_name
-        table = names.resource_id(journal.source)
-        for prefix, protocol in journal.foreign:
-            try:
-                await self._ask(table, operation.AddAddress(link=link, prefix=prefix, protocol=protocol))
-            except errors.CrossnsError as error:
-                log.warning("%s cannot be given back to %s: %s", prefix, journal.interface, error.message)
+    async def _wait_until_back(self, journal: Journal) -> None:
+        """Or until somebody wants the interface elsewhere, or not at all."""
+        while await self._is_awaited(journal):
+            if await self._outcome(journal.coming_back) is None:
+                return
+            await asyncio.sleep(_SLOW_LOOK_S)
 
-    async def _write(self, journal: Journal, revision: int, prepare: Any) -> int:
-        """The transaction that `prepare` makes, and the end of the journal with it: once, whoever comes first."""
+    async def _is_awaited(self, journal: Journal) -> bool:
+        while True:
+            try:
+                found = await self._interfaces.get(journal.interface)
+            except errors.NotFound:
+                return False
+            except errors.StoreUnavailable:
+                await asyncio.sleep(_SLOW_LOOK_S)
+                continue
+            assert isinstance(found, interface_pb2.Interface)  # noqa: S101 - by its name
+            return found.spec.route_table == journal.source and not found.HasField("delete_time")
+
+    async def _give_back(self, journal: Journal) -> tuple[str, ...]:
+        """What others had on the link, or elsewhere by it, and lost when it left; in words what did not come back."""
+        lost = await keepsake.give_back(self._ask, journal.kept) if await self._is_awaited(journal) else ()
+        for words in lost:
+            log.warning("not given back with %s: %s", journal.interface, words)
+        return lost
+
+    async def _write(self, journal: Journal, revision: int, prepare: Any) -> tuple[Journal, int]:
+        """The transaction that `prepare` makes, once, whoever comes first. The journal ends with it, unless an interface is put
+        back: then it goes on, as it says from then on, at the new revision."""
         key = self._keys.claim(_KIND, journal.interface)
         while True:
             try:
-                writes, generation = await prepare(journal)
-                await commit(self._store, writes, [store.Unchanged(key, revision)], [store.Delete(key)])
-                return int(generation)
+                writes, returning = await prepare(journal)
+                left = msgspec.structs.replace(journal, returning=returning)
+                effect = store.Put(key, msgspec.json.encode(left)) if returning else store.Delete(key)
+                return left, await commit(self._store, writes, [store.Unchanged(key, revision)], [effect])
             except store.Conflict as conflict:
                 if any(isinstance(each, store.Unchanged) and each.key == key for each in conflict.failed):
-                    return 0
+                    return msgspec.structs.replace(journal, returning=0), 0
             except errors.StoreUnavailable as error:
                 log.info("waiting to end the move of %s: %s", journal.interface, error.message)
             except errors.RequestError as error:
@@ -255,7 +286,15 @@ async def _nothing(_journal: Journal) -> tuple[list[Prepared], int]:
     return [], 0
 
 
+def _failure(journal: Journal, why: tuple[str, str], now: str) -> errors.CrossnsError:
+    message = f"{journal.interface} was not moved to {journal.target}: {why[1]}; {now}"
+    return errors.PermanentError(why[0], message, resource=journal.interface, route_table=journal.target)
+
+
 def _settle(ended: "asyncio.Future[None]", failure: errors.CrossnsError | None) -> None:
+    """The first word counts."""
+    if ended.done():
+        return
     if failure is None:
         ended.set_result(None)
     else:
