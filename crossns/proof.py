@@ -36,21 +36,35 @@ class Link(Message, frozen=True):
 
 
 class Namespace(Message, frozen=True):
-    """`tables`: which route tables it is, one at most where all is well; `place` says where it was found."""
+    """`tables`: which route tables it is, one at most where all is well; `place` says where it was found; `dark`: why its links
+    are not known, "" where they are."""
 
     inode: int
     tables: tuple[str, ...]
     place: str
     links: tuple[Link, ...]
+    dark: str = ""
 
 
 class Holder(Message, frozen=True):
-    """A process that is in one namespace and holds sockets of others. `sockets`: namespace -> what they are, for people."""
+    """A process that is in one namespace and holds sockets, tun devices or threads in others.
+
+    `things`: namespace -> what they are, for people; `service`: which of crossns it is, whose agents made them; "" for others.
+    """
 
     pid: int
     name: str
     namespace: int
-    sockets: dict[int, tuple[str, ...]]
+    things: dict[int, tuple[str, ...]]
+    service: str = ""
+
+
+class Unseen(Message, frozen=True):
+    """A process of which something could not be seen, and why."""
+
+    pid: int
+    name: str
+    why: str
 
 
 class Survey(Message, frozen=True):
@@ -58,14 +72,13 @@ class Survey(Message, frozen=True):
 
 
 class Surveyed(Message, frozen=True):
-    """`processes`: how many were looked at; `own`: those of crossns among them, which are no holders; `hidden`: those that
-    even the launcher may not look into."""
+    """`processes`: how many were looked at; `own`: agents and engines among them, which are no holders."""
 
     namespaces: tuple[Namespace, ...]
     holders: tuple[Holder, ...]
     processes: int
     own: int
-    hidden: tuple[int, ...] = ()
+    unseen: tuple[Unseen, ...] = ()
 
 
 class Ground(msgspec.Struct, frozen=True):

@@ -20,6 +20,7 @@ from crossns.testing.lab import Cable, Lab
 from crossns.v1 import route_table_pb2, route_table_pb2_grpc
 from tests.certificate import certificate
 from tests.kernel.privileged import socket_in
+from tests.kernel.test_isolation import verify
 from tests.kernel.view import table_with_card
 
 pytestmark = [pytest.mark.kernel, pytest.mark.asyncio(loop_scope="module")]
@@ -133,6 +134,15 @@ async def test_who_has_a_certificate_gets_in_where_the_table_is_and_nobody_anywh
     assert not await is_listening(tenant.namespace)
     assert (await listeners("ip", "netns", "exec", "mgmt"), await listeners("ip", "netns", "exec", "a")) == (2, 0)
     assert await listeners() == 0
+
+
+async def test_listeners_of_the_gateway_are_no_leak_and_told(device: Device, lab: Lab) -> None:
+    await plug(device, lab)
+    _, found = await verify(device)
+    (told,) = found["SOCKET", "ALLOWED"]
+    assert told.startswith("given to gateway by agents: process ")
+    assert f"TCP {ADDRESS}:{PORT}" in told
+    assert told.endswith(" in routeTables/mgmt")
 
 
 async def test_caller_on_loopback_of_the_table_is_known_by_his_uid(device: Device, lab: Lab) -> None:

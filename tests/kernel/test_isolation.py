@@ -266,6 +266,42 @@ async def test_process_of_one_table_with_a_socket_in_another_leaks(device: Devic
         holder.communicate()
 
 
+HELD = {
+    "tcp": "TCP 127.0.0.1:",
+    "tun": "tun tun-x in routeTables/a",
+    "abstract": "unix @leak in routeTables/a",
+    "xdp": "AF_XDP in routeTables/a",
+    "thread": "thread ",
+    "files": "TCP 127.0.0.1:",
+    "both": "tun tun-a in routeTables/a",
+}
+
+
+@contextlib.asynccontextmanager
+async def holding(*what: str) -> AsyncIterator[dict[int, str]]:
+    """By pid what each of the processes holds."""
+    holder = await proc.start([sys.executable, "-m", "tests.kernel.holder", *what])
+    try:
+        assert holder.stdout is not None
+        async with asyncio.timeout(10):
+            lines = [(await holder.stdout.readline()).decode().split() for _ in what]
+        yield {int(pid): name for name, pid in lines}
+    finally:
+        proc.kill(holder)
+        await holder.wait()
+
+
+async def test_whatever_a_process_holds_in_another_table_is_found(device: Device) -> None:
+    """Also where its uid is one of crossns's."""
+    await device.apply(*TABLES)
+    uid = device.layout.uid("gateway")
+    async with holding(f"tcp:{uid}", *[each for each in HELD if each != "tcp"]) as held:
+        verdict, found = await verify(device, "a", "b")
+    assert (verdict, set(leaks(found))) == ("LEAK", {"SOCKET"}), found
+    told = {int(words.split()[1]): words for words in found["SOCKET", "LEAK"]}
+    assert {held[pid]: HELD[held[pid]] in words for pid, words in told.items()} == dict.fromkeys(HELD, True), found
+
+
 @pytest.mark.parametrize(
     ("tables", "reason", "code"),
     [

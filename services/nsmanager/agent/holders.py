@@ -1,150 +1,150 @@
-"""The processes of the device, and sockets that they hold in other network namespaces than their own.
+"""What the processes of the device hold in other network namespaces than their own: sockets, tun devices, threads.
 
-Called by `survey`, which may look into every process. A socket tells its namespace itself (SO_NETNS_COOKIE): each is shared for a
-moment (pidfd_getfd(2)) and let go, neither read from nor written to.
+Called by `survey`, which may look into every process. What cannot be seen of a process is told with its name, never passed over.
 """
 
-import ctypes
+import errno
 import os
-import socket
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from crossns import netns, proof
+from crossns import names, proof
+from crossns.layout import Layout
+from services.nsmanager.agent import descriptors
+from services.nsmanager.agent.processes import Process
 
-# The same on all architectures (asm-generic/unistd.h).
-_PIDFD_GETFD = 438
-# Those whose power ends with the namespace. A unix socket's does not.
-_FAMILIES = {socket.AF_INET: "IPv4", socket.AF_INET6: "IPv6", socket.AF_PACKET: "packet", socket.AF_NETLINK: "netlink"}
-_KINDS = {socket.SOCK_STREAM: "TCP", socket.SOCK_DGRAM: "UDP", socket.SOCK_RAW: "raw"}
 # As what an open namespace shows: of itself, or the place where it is, or was ("/"), mounted.
 _NAMED_AS = ("net:[", "/run/", "/var/run/")
 _OWN = Path("/proc/self/ns/net")
-# So many sockets of one namespace are told of a process.
+# So many things of one namespace are told of a process.
 _TOLD_MAX = 3
-
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Process:
-    """`namespace` and `mounts` are the inodes of its network and mount namespaces."""
-
-    pid: int
-    name: str
-    uid: int
-    namespace: int
-    mounts: int
+# It was closed, or its process ended, meanwhile.
+_GONE = frozenset((errno.ENOENT, errno.ESRCH, errno.EBADF))
+_DENIED = "may not be looked into: the launcher needs CAP_SYS_PTRACE and CAP_NET_ADMIN"
 
 
 @dataclass(slots=True)
 class Held:
-    """`sockets`: pid -> cookie of a namespace -> what is held there; `namespaces`: those that a process holds open, by inode."""
+    """`things`: pid -> inode of a namespace -> what is held there; `namespaces`: open descriptors of those that were found by
+    what is held, with the process; `services`: pid -> the service of crossns that it is."""
 
-    sockets: dict[int, dict[int, list[str]]] = field(default_factory=dict)
-    namespaces: dict[int, Path] = field(default_factory=dict)
-    hidden: set[int] = field(default_factory=set)
-
-
-def processes() -> Iterator[Process]:
-    for path in Path("/proc").iterdir():
-        if not path.name.isdecimal():
-            continue
-        try:
-            status = dict(
-                line.split(":\t", 1) for line in (path / "status").read_text(errors="replace").splitlines() if ":\t" in line
-            )
-            inodes = [(path / "ns" / kind).stat().st_ino for kind in ("net", "mnt")]
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        except PermissionError:
-            inodes = [0, 0]
-        yield Process(int(path.name), status["Name"], int(status["Uid"].split()[1]), *inodes)
+    things: dict[int, dict[int, list[str]]] = field(default_factory=dict)
+    namespaces: dict[int, tuple[int, int]] = field(default_factory=dict)
+    services: dict[int, str] = field(default_factory=dict)
+    unseen: dict[int, proof.Unseen] = field(default_factory=dict)
 
 
-def look(found: list[Process]) -> Held:
+def look(found: Collection[Process], own: Collection[int], known: Collection[int], layout: Layout) -> Held:
+    """`own`: pids of which only the namespaces matter that they keep; `known`: namespaces that need not be kept open."""
     held = Held()
     for each in found:
-        try:
-            _look_into(each.pid, held)
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        except PermissionError:
-            held.hidden.add(each.pid)
+        _Look(each, held, known, layout).through(whole=each.pid not in own)
     return held
 
 
-def holder(process: Process, held: Held, by_cookie: dict[int, int]) -> proof.Holder | None:
-    """What of `held` is the process's in other namespaces than its own; None where nothing is. `by_cookie`: cookie -> inode."""
-    sockets = {
-        by_cookie[cookie]: tuple(words)
-        for cookie, words in held.sockets.get(process.pid, {}).items()
-        if by_cookie.get(cookie, process.namespace) != process.namespace
-    }
-    if not sockets:
+def holder(process: Process, held: Held) -> proof.Holder | None:
+    """What of `held` is the process's in other namespaces than its own; None where nothing is."""
+    things = {inode: tuple(words) for inode, words in held.things.get(process.pid, {}).items()}
+    if not things:
         return None
-    return proof.Holder(pid=process.pid, name=process.name, namespace=process.namespace, sockets=sockets)
+    service = held.services.get(process.pid, "")
+    return proof.Holder(pid=process.pid, name=process.name, namespace=process.namespace, things=things, service=service)
 
 
-def _look_into(pid: int, held: Held) -> None:
-    directory = Path(f"/proc/{pid}/fd")
-    pidfd = -1
-    by_cookie: defaultdict[int, list[str]] = defaultdict(list)
-    try:
-        for number in os.listdir(directory):
-            target = _target(directory / number)
+class _Look:
+    """At one process."""
+
+    def __init__(self, process: Process, held: Held, known: Collection[int], layout: Layout) -> None:
+        self._process = process
+        self._held = held
+        self._known = known
+        self._things: defaultdict[int, list[str]] = defaultdict(list)
+        self._serves_at = _serves_at(process, layout)
+
+    def through(self, *, whole: bool) -> None:
+        # Threads mostly share one file table.
+        seen: set[tuple[str, str]] = set()
+        for thread in self._process.threads:
+            if whole and thread.namespace not in {0, self._process.namespace}:
+                self._things[thread.namespace].append(f"thread {thread.id}")
+            files = descriptors.Files(self._process.pid, thread)
+            try:
+                for number, target in files.listed():
+                    if (number, target) not in seen:
+                        seen.add((number, target))
+                        self._see(files, number, target, whole=whole)
+            except OSError as error:
+                self._miss("files", error)
+            finally:
+                files.close()
+        if self._things:
+            self._held.things[self._process.pid] = self._things
+
+    def _see(self, files: descriptors.Files, number: str, target: str, *, whole: bool) -> None:
+        try:
             if target == "/" or target.startswith(_NAMED_AS):
-                _note_namespace(directory / number, held)
-            elif target.startswith("socket:["):
-                pidfd = os.pidfd_open(pid) if pidfd < 0 else pidfd
-                _note(pidfd, int(number), by_cookie)
-    finally:
-        if pidfd >= 0:
-            os.close(pidfd)
-    held.sockets[pid] = by_cookie
+                self._see_namespace(files.path(number))
+            if not whole:
+                return
+            if target.startswith("socket:["):
+                self._see_socket(files.taken(number))
+            elif target.startswith("/") and (device := files.tun(number)) is not None:
+                self._see_tun(files.taken(number), device)
+        except OSError as error:
+            self._miss(f"descriptor {number} ({target})", error)
+
+    def _see_namespace(self, path: Path) -> None:
+        seen = path.stat()
+        # Those of other kinds are in the same file system, and told apart where they are looked at.
+        if seen.st_dev == _OWN.stat().st_dev and not self._is_known(seen.st_ino):
+            self._held.namespaces[seen.st_ino] = os.open(path, os.O_RDONLY | os.O_CLOEXEC), self._process.pid
+
+    def _see_socket(self, fd: int) -> None:
+        with descriptors.opened(fd) as made:
+            if not descriptors.is_of_network(made):
+                if self._serves_at and descriptors.unix_name(made) in self._serves_at:
+                    self._held.services[self._process.pid] = self._serves_at[descriptors.unix_name(made)]
+                return
+            inode = self._found(descriptors.namespace_of(made))
+            if self._is_elsewhere(inode):
+                self._things[inode].append(descriptors.words(made))
+
+    def _see_tun(self, fd: int, device: str) -> None:
+        try:
+            inode = self._found(descriptors.namespace_of_tun(fd))
+        finally:
+            os.close(fd)
+        if self._is_elsewhere(inode):
+            self._things[inode].append(f"tun {device}" if device else "a tun without a device")
+
+    def _found(self, namespace: int) -> int:
+        """The inode of an open namespace, which is kept open only if nothing else shows it."""
+        inode = os.fstat(namespace).st_ino
+        if self._is_known(inode):
+            os.close(namespace)
+        else:
+            self._held.namespaces[inode] = namespace, self._process.pid
+        return inode
+
+    def _is_known(self, inode: int) -> bool:
+        return inode in self._known or inode in self._held.namespaces
+
+    def _is_elsewhere(self, inode: int) -> bool:
+        return inode != self._process.namespace and len(self._things.get(inode, ())) < _TOLD_MAX
+
+    def _miss(self, what: str, error: OSError) -> None:
+        if error.errno in _GONE:
+            return
+        why = _DENIED if isinstance(error, PermissionError) else f"{what}: {error.strerror}"
+        self._held.unseen.setdefault(self._process.pid, proof.Unseen(pid=self._process.pid, name=self._process.name, why=why))
 
 
-def _target(path: Path) -> str:
-    try:
-        return os.readlink(path)
-    except FileNotFoundError:
-        # Closed meanwhile.
-        return ""
-
-
-def _note_namespace(path: Path, held: Held) -> None:
-    try:
-        seen, own = path.stat(), _OWN.stat()
-    except OSError:
-        # Closed meanwhile.
-        return
-    # Those of other kinds are in the same file system, and told apart where they are opened.
-    if seen.st_dev == own.st_dev:
-        held.namespaces.setdefault(seen.st_ino, path)
-
-
-def _note(pidfd: int, number: int, by_cookie: dict[int, list[str]]) -> None:
-    fd = _libc.syscall(_PIDFD_GETFD, pidfd, number, 0)
-    if fd < 0:
-        code = ctypes.get_errno()
-        error = OSError(code, f"pidfd_getfd: {os.strerror(code)}")
-        if isinstance(error, PermissionError | ProcessLookupError):
-            raise error
-        # Closed meanwhile.
-        return
-    with socket.socket(fileno=fd) as taken:
-        if taken.family in _FAMILIES:
-            words = by_cookie[netns.cookie_of(taken)]
-            if len(words) < _TOLD_MAX:
-                words.append(_words(taken))
-
-
-def _words(taken: socket.socket) -> str:
-    """`TCP 10.0.0.1:80`, `UDP [::]:53`, `netlink`."""
-    if taken.family not in (socket.AF_INET, socket.AF_INET6):
-        return _FAMILIES[taken.family]
-    kind = _KINDS.get(taken.type, str(taken.type))
-    address, port = taken.getsockname()[:2]
-    return f"{kind} [{address}]:{port}" if ":" in address else f"{kind} {address}:{port}"
+def _serves_at(process: Process, layout: Layout) -> dict[str, str]:
+    """Names under which a service's listening socket is bound (`rpc.SocketFile`), in a directory that is the service's alone."""
+    name = layout.process_of(process.uid)
+    if name is None:
+        return {}
+    path = layout.service_socket(name) if name in names.SERVICES else layout.gateway_socket
+    return {str(path.with_name(f".{process.pid}.{path.name}")): name}

@@ -1,14 +1,15 @@
-"""A look at the whole device: every network namespace with its links, where each link leads, and who holds sockets elsewhere.
+"""A look at the whole device: every network namespace with its links, where each link leads, and who holds what elsewhere.
 
 Forked by the zygote at the launcher's request, with the launcher's power to look into every process, and gone when it has
 written what it saw. It reads and changes nothing. Many tables cost as often as one: which namespace a link leads to is asked of
-those only that have a link which fits.
+those only that have a link which fits. Whatever cannot be looked at is told, and holds up nothing else.
 """
 
 import dataclasses
 import os
+import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,12 +18,12 @@ from pyroute2.netlink import nlmsg
 from pyroute2.netlink.rtnl import RTM_GETNSID
 from pyroute2.netlink.rtnl.nsidmsg import nsidmsg
 
-from crossns import netns, proof
+from crossns import errors, netns, proof
 from crossns.layout import Layout
 from services.nsmanager.agent import holders, observe
-from services.nsmanager.agent.holders import Process
+from services.nsmanager.agent.processes import Process, processes
 from services.nsmanager.agent.rtnl import Refused, Rtnl
-from services.nsmanager.launcher import place, records, session
+from services.nsmanager.launcher import confined, place, records, session
 
 # Kinds whose IFLA_LINK says where their frames come out; for tunnels it is what the packets around them take.
 _JOINED = frozenset(("veth", "netkit", "macvlan", "macvtap", "ipvlan", "ipvtap", "vlan"))
@@ -41,12 +42,14 @@ class _Link:
 
 @dataclass(frozen=True, slots=True)
 class _View:
+    """`dark`: why its links are not known, "" where they are."""
+
     inode: int
-    cookie: int
     path: Path
     tables: tuple[str, ...]
     place: str
-    links: tuple[_Link, ...]
+    links: tuple[_Link, ...] = ()
+    dark: str = ""
 
 
 def write(out: int, layout: Layout) -> None:
@@ -57,34 +60,33 @@ def write(out: int, layout: Layout) -> None:
 
 
 def survey(layout: Layout) -> proof.Surveyed:
-    processes = list(holders.processes())
-    held = holders.look(processes)
-    views = _views(layout, processes, held.namespaces)
+    found = list(processes())
     own = _own(layout)
-    is_own = {each.pid: each.pid in own or layout.process_of(each.uid) is not None for each in processes}
-    by_cookie = {view.cookie: view.inode for view in views.values()}
+    views: dict[int, _View] = {}
+    _add(views, _places(layout, found))
+    held = holders.look(found, own, views.keys(), layout)
+    _add(views, _kept(held))
     return proof.Surveyed(
         namespaces=tuple(_resolved(views)),
-        holders=tuple(
-            holder for each in processes if not is_own[each.pid] if (holder := holders.holder(each, held, by_cookie)) is not None
-        ),
-        processes=len(processes),
-        own=sum(is_own.values()),
-        hidden=tuple(sorted(held.hidden)),
+        holders=tuple(told for each in found if (told := holders.holder(each, held)) is not None),
+        processes=len(found),
+        own=sum(each.pid in own for each in found),
+        unseen=tuple(held.unseen.values()),
     )
 
 
 def _own(layout: Layout) -> set[int]:
-    """The privileged tree: launcher, zygote, agents, this process."""
-    paths = [place.launcher_record(layout), place.engine_record(layout), *place.agent_records(layout).iterdir()]
+    """The privileged tree (launcher, zygote, agents, this process) and the engine, by what they were recorded as."""
+    paths = [place.launcher_record(layout), *place.agent_records(layout).iterdir()]
     found = (records.read(path, records.Process) for path in paths)
-    return {os.getpid(), os.getppid(), *(each.pid for each in found if each is not None)}
+    engine = records.read(place.engine_record(layout), records.Process)
+    members = confined.session_members(engine, layout.uid("haproxy")) if engine else ()
+    return {os.getpid(), os.getppid(), *(each.pid for each in (*found, *members) if each is not None)}
 
 
-def _views(layout: Layout, processes: list[Process], held: dict[int, Path]) -> dict[int, _View]:
+def _add(views: dict[int, _View], places: Iterable[tuple[Path, str, str]]) -> None:
     """Each namespace by its inode, under the best of its names."""
-    views: dict[int, _View] = {}
-    for path, table, where in _places(layout, processes, held):
+    for path, table, where in places:
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
@@ -96,37 +98,51 @@ def _views(layout: Layout, processes: list[Process], held: dict[int, Path]) -> d
                 view = views[inode]
                 views[inode] = dataclasses.replace(view, tables=(*view.tables, *filter(None, (table,))))
             elif netns.is_namespace(path):
-                cookie, links = netns.inside(fd, lambda: (netns.cookie(), _links()))
-                views[inode] = _View(inode, cookie, path, tuple(filter(None, (table,))), where, links)
+                views[inode] = _looked_at(fd, _View(inode, path, tuple(filter(None, (table,))), where))
         finally:
             os.close(fd)
-    return views
 
 
-def _places(layout: Layout, processes: list[Process], held: dict[int, Path]) -> Iterator[tuple[Path, str, str]]:
-    """Path, table and place of every namespace that can be found; tables come first."""
+def _looked_at(fd: int, view: _View) -> _View:
+    try:
+        return dataclasses.replace(view, links=netns.inside(fd, _links))
+    except (OSError, ValueError, errors.CrossnsError) as error:
+        # Such as a link with a name that is no text.
+        return dataclasses.replace(view, dark=str(error))
+
+
+def _places(layout: Layout, found: list[Process]) -> Iterator[tuple[Path, str, str]]:
+    """Path, table and place of every namespace that has a name or somebody who lives in it; tables come first."""
     for path in sorted(layout.incarnations.iterdir()):
         yield path, path.name.rpartition(".")[0], str(path)
-    for path, where in _mounted(processes):
+    for path, where in _mounted(found):
         yield path, "", where
-    for each in processes:
-        yield Path(f"/proc/{each.pid}/ns/net"), "", f"of process {each.pid} ({each.name})"
-    for path in held.values():
-        yield path, "", f"held by process {path.parts[2]}"
+    told: set[int] = set()
+    for each in found:
+        for thread in each.threads:
+            if thread.namespace not in told:
+                told.add(thread.namespace)
+                yield Path(f"/proc/{each.pid}/task/{thread.id}/ns/net"), "", f"of process {each.pid} ({each.name})"
 
 
-def _mounted(processes: list[Process]) -> Iterator[tuple[Path, str]]:
+def _kept(held: holders.Held) -> Iterator[tuple[Path, str, str]]:
+    """Those that only something held by a process keeps."""
+    for fd, pid in held.namespaces.values():
+        yield Path(f"/proc/self/fd/{fd}"), "", f"held by process {pid}"
+
+
+def _mounted(found: list[Process]) -> Iterator[tuple[Path, str]]:
     """Namespaces with a name in any file system of the device (proc_pid_mountinfo(5): field 4 is `net:[inode]`, 5 where)."""
-    for pid in {each.mounts: each.pid for each in reversed(processes)}.values():
+    for task in {thread.mounts: f"{each.pid}/task/{thread.id}" for each in reversed(found) for thread in each.threads}.values():
         try:
-            lines = Path(f"/proc/{pid}/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+            lines = Path(f"/proc/{task}/mountinfo").read_bytes().splitlines()
         except OSError:
             continue
         for line in lines:
-            fields = line.split()
-            if fields[3].startswith("net:["):
-                where = fields[4].encode(errors="surrogateescape").decode("unicode_escape")
-                yield Path(f"/proc/{pid}/root{where}"), where
+            fields = line.split(b" ")
+            if fields[3].startswith(b"net:["):
+                where = re.sub(rb"\\([0-7]{3})", lambda code: bytes([int(code[1], 8)]), fields[4])
+                yield Path(f"/proc/{task}/root{os.fsdecode(where)}"), where.decode(errors="replace")
 
 
 def _links() -> tuple[_Link, ...]:
@@ -168,7 +184,7 @@ def _resolved(views: dict[int, _View]) -> Iterator[proof.Namespace]:
         for link in view.links:
             fitting = candidates[link.lower, link.shown.index if link.shown.kind in _PAIRED else 0]
             links.append(_with_lower(view, link, fitting, numbers))
-        yield proof.Namespace(inode=view.inode, tables=view.tables, place=view.place, links=tuple(links))
+        yield proof.Namespace(inode=view.inode, tables=view.tables, place=view.place, links=tuple(links), dark=view.dark)
 
 
 def _with_lower(view: _View, link: _Link, fitting: list[_View], numbers: dict[int, int]) -> proof.Link:

@@ -141,8 +141,9 @@ def test_datagram_that_did_not_arrive_proves_nothing_of_sockets() -> None:
 
 
 def test_processes_that_cannot_be_looked_into_leave_the_sockets_unproven() -> None:
-    hidden = msgspec.structs.replace(CLEAN.surveyed, hidden=(5, 6))
-    words = "2 processes could not be looked into, 5, 6 among them: the launcher needs CAP_SYS_PTRACE"
+    unseen = tuple(proof.Unseen(pid=pid, name="p", why="descriptor 3: No") for pid in (5, 6))
+    words = "what could not be seen: process 5 (p): descriptor 3: No; process 6 (p): descriptor 3: No"
+    hidden = msgspec.structs.replace(CLEAN.surveyed, unseen=unseen)
     assert not_isolated(replace(CLEAN, surveyed=hidden)) == [("UNPROVEN", "SOCKET", words, [])]
 
 
@@ -152,7 +153,7 @@ def test_processes_that_cannot_be_looked_into_leave_the_sockets_unproven() -> No
     ids=["a table's, in another", "no table's, in two", "no table's, in one", "a table's, in no table"],
 )
 def test_holder_leaks_where_it_touches_two_tables(namespace: int, sockets: tuple[int, ...], tables: list[str]) -> None:
-    holder = proof.Holder(pid=5, name="p", namespace=namespace, sockets=dict.fromkeys(sockets, ("TCP 0.0.0.0:80",)))
+    holder = proof.Holder(pid=5, name="p", namespace=namespace, things=dict.fromkeys(sockets, ("TCP 0.0.0.0:80",)))
     held = msgspec.structs.replace(CLEAN.surveyed, holders=(holder,))
     assert [each[3] for each in not_isolated(replace(CLEAN, surveyed=held))] == ([tables] if tables else [])
 
@@ -165,6 +166,13 @@ def test_veth_whose_other_end_is_nowhere_is_unproven() -> None:
 
 def test_ends_of_others_that_are_nowhere_concern_nobody() -> None:
     assert not_isolated(replace(CLEAN, surveyed=surveyed([], [], [link(2, "veth", end(0, 7))]))) == []
+
+
+def test_namespace_whose_links_are_not_known_leaves_them_unproven() -> None:
+    dark = proof.Namespace(inode=X, tables=(), place="/run/x", links=(), dark="No")
+    seen = msgspec.structs.replace(CLEAN.surveyed, namespaces=(*CLEAN.surveyed.namespaces[:2], dark))
+    words = "the links of the namespace /run/x could not be looked at: No"
+    assert not_isolated(replace(CLEAN, surveyed=seen)) == [("UNPROVEN", "INTERFACE", words, [])]
 
 
 def test_vlans_of_one_card_are_apart_unless_they_are_the_same() -> None:

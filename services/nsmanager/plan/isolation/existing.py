@@ -5,12 +5,12 @@ from collections.abc import Iterator
 
 from crossns import examination, proof
 from services.nsmanager.plan.isolation.evidence import Evidence, Finding, Layer, Verdict, full, listed
-from services.nsmanager.plan.isolation.graph import Joins, Path
+from services.nsmanager.plan.isolation.graph import Joins, Path, where
 
 _LINKS = "where links lead: veths, bridges, macvlans and VLANs, through every namespace of the device"
 _ROUTES = "routes that leave over a link into another table"
 _NEIGHBORS = "neighbours on a link into another table"
-_SOCKETS = "processes with sockets in another table than their own"
+_SOCKETS = "processes with sockets, tun devices or threads in another table than their own"
 _SAME = "whether each table is a namespace of its own"
 
 
@@ -35,9 +35,13 @@ def _links(evidence: Evidence, joins: Joins) -> Iterator[Finding]:
         yield Finding(
             Layer.INTERFACE, Verdict.UNPROVEN, _LINKS, f"the other end of {words} is in no namespace that is found", (table,)
         )
+    dark = [each for each in evidence.surveyed.namespaces if each.dark]
+    for each in dark:
+        words = f"the links of {where(each)} could not be looked at: {each.dark}"
+        yield Finding(Layer.INTERFACE, Verdict.UNPROVEN, _LINKS, words)
     for path in joins.allowed:
         yield Finding(Layer.INTERFACE, Verdict.ALLOWED, _LINKS, _declaration(path), path.tables)
-    if not (joins.leaks or joins.lost):
+    if not (joins.leaks or joins.lost or dark):
         namespaces = len(evidence.surveyed.namespaces)
         words = f"{joins.followed} links in {namespaces} namespaces followed: none leads into another table"
         yield Finding(Layer.INTERFACE, Verdict.ISOLATED, _LINKS, words + (" but those below" if joins.allowed else ""))
@@ -85,25 +89,25 @@ def _few(words: tuple[str, ...], most: int = 3) -> str:
 def _sockets(evidence: Evidence) -> Iterator[Finding]:
     surveyed = evidence.surveyed
     tables = {each.inode: tuple(sorted(set(each.tables) & set(evidence.tables))) for each in surveyed.namespaces}
-    leaks = [finding for holder in surveyed.holders if (finding := _held(holder, tables)) is not None]
-    yield from leaks
-    if surveyed.hidden:
-        pids = ", ".join(map(str, surveyed.hidden[:3]))
-        words = f"{len(surveyed.hidden)} processes could not be looked into, {pids} among them: the launcher needs CAP_SYS_PTRACE"
-        yield Finding(Layer.SOCKET, Verdict.UNPROVEN, _SOCKETS, words)
-    if not (leaks or surveyed.hidden):
-        words = f"{surveyed.processes} processes looked into: none; {surveyed.own} of them are crossns and its engines, which may"
+    held = [finding for holder in surveyed.holders if (finding := _held(holder, tables)) is not None]
+    yield from held
+    if surveyed.unseen:
+        told = _few(tuple(f"process {each.pid} ({each.name}): {each.why}" for each in surveyed.unseen))
+        yield Finding(Layer.SOCKET, Verdict.UNPROVEN, _SOCKETS, f"what could not be seen: {told}")
+    if not surveyed.unseen and all(finding.verdict is Verdict.ALLOWED for finding in held):
+        words = f"{surveyed.processes} processes looked into: none; {surveyed.own} of them are agents and engines, which may"
         yield Finding(Layer.SOCKET, Verdict.ISOLATED, _SOCKETS, words)
 
 
 def _held(holder: proof.Holder, tables: dict[int, tuple[str, ...]]) -> Finding | None:
     """A process that touches two of the tables, by where it is and by what it holds."""
-    touched = sorted({table for inode in (holder.namespace, *holder.sockets) for table in tables.get(inode, ())[:1]})
+    touched = sorted({table for inode in (holder.namespace, *holder.things) for table in tables.get(inode, ())[:1]})
     if len(touched) < 2:
         return None
     own = listed(tables.get(holder.namespace, ())[:1]) or "no table"
-    held = (
-        f"{', '.join(words)} in {full(tables[inode][0])}" for inode, words in sorted(holder.sockets.items()) if tables.get(inode)
-    )
+    things = sorted(each for each in holder.things.items() if tables.get(each[0]))
+    held = (f"{', '.join(words)} in {full(tables[inode][0])}" for inode, words in things)
     words = f"process {holder.pid} ({holder.name}) of {own} holds {'; '.join(held)}"
+    if holder.service:
+        return Finding(Layer.SOCKET, Verdict.ALLOWED, _SOCKETS, f"given to {holder.service} by agents: {words}", tuple(touched))
     return Finding(Layer.SOCKET, Verdict.LEAK, _SOCKETS, words, tuple(touched))

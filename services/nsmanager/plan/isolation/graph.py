@@ -136,9 +136,8 @@ class _Graph:
     def _words(self, node: Node) -> str:
         link = self._links[node[0], node[1]]
         namespace = self._namespaces[node[0]]
-        where = full(namespace.tables[0]) if namespace.tables else f"the namespace {namespace.place}"
         vlan = f" (VLAN {node[2]})" if node[2] else ""
-        return f"{f'{link.kind} ' if link.kind else ''}{link.name}{vlan} in {where}"
+        return f"{f'{link.kind} ' if link.kind else ''}{link.name}{vlan} in {where(namespace)}"
 
     def _leading(self) -> dict[str, tuple[str, ...]]:
         found: defaultdict[str, list[str]] = defaultdict(list)
@@ -154,6 +153,10 @@ class _Graph:
             for table in list(self._in_tables(component))[:1]:
                 for node in sorted(component & self._lost.keys()):
                     yield table, self._words(node)
+
+
+def where(namespace: proof.Namespace) -> str:
+    return full(namespace.tables[0]) if namespace.tables else f"the namespace {namespace.place}"
 
 
 def _declared(link: proof.Link, below: proof.Link) -> str:
