@@ -40,28 +40,29 @@ def absence(failure: aio.AioRpcError, owner: str) -> errors.ServiceUnavailable |
 
 
 class Owners:
-    """Standard methods of any kind, called as whoever called the gateway. Raise what the service raised."""
+    """Standard methods of any kind, called as whoever called the gateway. Raise what the service raised. `options`: more
+    fields of the requests, for the kinds whose requests have them."""
 
     def __init__(self, by_process: Channels) -> None:
         self._channels = by_process
 
-    async def create(self, wanted: Resource, request_id: str) -> Resource:
+    async def create(self, wanted: Resource, **options: Any) -> Resource:
         of = kind.of(wanted.name)
         fields = {f"{of.field}_id": names.resource_id(wanted.name), "parent": names.parent(wanted.name), of.field: wanted}
-        created: Resource = await self._call(of, "Create", **fields, request_id=request_id)
+        created: Resource = await self._call(of, "Create", **fields, **options)
         return created
 
-    async def update(self, wanted: Resource, etag: str, request_id: str) -> Resource:
+    async def update(self, wanted: Resource, etag: str, **options: Any) -> Resource:
         """Replace spec and labels of the resource that `etag` was read of."""
         of = kind.of(wanted.name)
         given = type(wanted)()
         overwrite(given, wanted)
         given.etag = etag
-        updated: Resource = await self._call(of, "Update", **{of.field: given}, update_mask=_EVERYTHING, request_id=request_id)
+        updated: Resource = await self._call(of, "Update", **{of.field: given}, update_mask=_EVERYTHING, **options)
         return updated
 
-    async def delete(self, name: str, etag: str, request_id: str) -> None:
-        await self._call(kind.of(name), "Delete", name=name, etag=etag, allow_missing=True, request_id=request_id)
+    async def delete(self, name: str, etag: str, **options: Any) -> None:
+        await self._call(kind.of(name), "Delete", name=name, etag=etag, allow_missing=True, **options)
 
     async def all_of(self, of: Kind) -> AsyncIterator[Resource]:
         """Every resource of a kind, by name."""

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from crossns import errors, names
-from crossns.cli import client, document, exits, kinds, options, progress, render, staging
+from crossns.cli import client, document, exits, kinds, options, own_session, progress, render, staging
 from crossns.cli.client import Client
 from crossns.resource import Resource
 from crossns.rpc import status
@@ -59,9 +59,10 @@ def _from_files(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.command()
 @_from_files
 @click.option("--dry-run", is_flag=True, help="print the plan, change nothing")
+@options.cut_my_session
 @options.no_wait
 @client.remote()
-async def apply(api: Client, source: Source, *, dry_run: bool, no_wait: bool) -> int:
+async def apply(api: Client, source: Source, *, dry_run: bool, cut_my_session: bool, no_wait: bool) -> int:
     """Make the device as the files say.
 
     Prints the plan, applies it in order of dependency and waits until all is in effect. It is not atomic: on the
@@ -77,8 +78,9 @@ async def apply(api: Client, source: Source, *, dry_run: bool, no_wait: bool) ->
     _show_plan(plan.changes)
     if dry_run:
         return exits.DONE
+    how = {"own_session": own_session.find(api.connection), "cut_own_session": cut_my_session}
     targets = []
-    async for response in api.stream(api.config.Apply, _requests(wanted)):
+    async for response in api.stream(api.config.Apply, _requests(wanted, how)):
         if response.HasField("error"):
             raise named(response.name, status.read(response.error))
         if response.action == config_pb2.ACTION_DELETE:
@@ -184,10 +186,10 @@ def owning(resources: Sequence[Resource], labels: Mapping[str, str]) -> Mapping[
     return owning
 
 
-async def _requests(wanted: config_pb2.DiffRequest) -> AsyncIterator[config_pb2.ApplyRequest]:
+async def _requests(wanted: config_pb2.DiffRequest, how: Mapping[str, Any]) -> AsyncIterator[config_pb2.ApplyRequest]:
     """The bundle in pieces; the options stand in the first."""
-    resources = wanted.resources
-    yield config_pb2.ApplyRequest(request_id=str(uuid.uuid4()), prune_labels=wanted.prune_labels, resources=resources[:_CHUNK])
+    resources, options = wanted.resources, {"request_id": str(uuid.uuid4()), "prune_labels": wanted.prune_labels, **how}
+    yield config_pb2.ApplyRequest(resources=resources[:_CHUNK], **options)
     for start in range(_CHUNK, len(resources), _CHUNK):
         yield config_pb2.ApplyRequest(resources=resources[start : start + _CHUNK])
 

@@ -137,9 +137,11 @@ class Client:
         return stored
 
     async def delete(self, name: str, **how: Any) -> Resource:
-        """`how`: the fields of the kind's Delete request."""
+        """`how`: fields of Delete requests; those that the kind's has."""
         kind = of_name(name)
-        deleted: Resource = await self._invoke(kind, f"Delete{kind.name}", name=name, **how)
+        known = getattr(_SERVICES[kind.collection][0], f"Delete{kind.name}Request").DESCRIPTOR.fields_by_name
+        fields = {field: value for field, value in how.items() if field in known}
+        deleted: Resource = await self._invoke(kind, f"Delete{kind.name}", name=name, **fields)
         return deleted
 
     async def identity(self, table: str) -> route_table_pb2.RouteTableIdentity:

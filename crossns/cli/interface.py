@@ -43,7 +43,7 @@ async def show(api: Client, name: str, form: str) -> None:
 @click.option("--drop-routes", is_flag=True, help="delete the routes, rules and static neighbours that go through it")
 @click.option("--dry-run", is_flag=True, help="only show what it would touch")
 @click.option("--yes", is_flag=True, help="do not ask")
-@click.option("--cut-my-session", is_flag=True, help="also where the SSH session of this command goes over it")
+@options.cut_my_session
 @options.output
 @client.remote()
 async def move(api: Client, name: str, table: str, *, cut_my_session: bool, form: str, **how: bool) -> None:

@@ -50,6 +50,12 @@ def no_wait(function: F) -> F:
     return click.option("--no-wait", is_flag=True, help="return as soon as the change is stored")(function)
 
 
+def cut_my_session(function: F) -> F:
+    return click.option("--cut-my-session", is_flag=True, help="also where the SSH session of this command goes over it")(
+        function
+    )
+
+
 def labels(text: str) -> Callable[[F], F]:
     return click.option("-l", "--label", "labels", multiple=True, metavar="KEY=VALUE", callback=_labels, help=text)
 

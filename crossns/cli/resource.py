@@ -1,11 +1,12 @@
 """`crossns get`, `describe`, `delete`: on any resource."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import click
 
 from crossns import errors, names
-from crossns.cli import bundle, client, description, exits, kinds, options, progress, render
+from crossns.cli import bundle, client, description, exits, kinds, options, own_session, progress, render
 from crossns.cli.client import Client
 from crossns.resource import Resource
 from crossns.v1 import config_pb2, route_table_pb2
@@ -59,11 +60,10 @@ async def describe(api: Client, words: Sequence[str]) -> None:
     "--evacuate", is_flag=True, help="route tables: pull network cards back to default, delete the rest of what is in them"
 )
 @click.option("--allow-missing", is_flag=True, help="what does not exist is as good as deleted")
+@options.cut_my_session
 @options.no_wait
 @client.remote()
-async def delete(
-    api: Client, given: Sequence[str], files: Sequence[str], *, evacuate: bool, allow_missing: bool, no_wait: bool
-) -> int:
+async def delete(api: Client, given: Sequence[str], files: Sequence[str], *, no_wait: bool, **how: bool) -> int:
     """Delete resources by their full names, and wait until every service has cleared its part of them.
 
     Examples: crossns delete vServices/web; crossns delete -f examples/two-tenants.yaml
@@ -73,17 +73,17 @@ async def delete(
     wanted = [*given, *in_files]
     if not wanted:
         raise click.UsageError("nothing to delete: give full names such as vServices/web, or -f FILE")
-    if evacuate and any(names.collection(name) != "routeTables" for name in wanted):
+    if how["evacuate"] and any(names.collection(name) != "routeTables" for name in wanted):
         raise click.UsageError("--evacuate is for route tables only")
-    return await delete_all(api, wanted, evacuate=evacuate, allow_missing=allow_missing, no_wait=no_wait)
+    return await delete_all(api, wanted, no_wait=no_wait, **how)
 
 
-async def delete_all(api: Client, wanted: Sequence[str], *, evacuate: bool, allow_missing: bool, no_wait: bool) -> int:
+async def delete_all(api: Client, wanted: Sequence[str], *, no_wait: bool, cut_my_session: bool, **how: Any) -> int:
     """Delete in this order, and wait until all are gone. What still refers to the next one because it is going itself is
-    waited for in between, also with `no_wait`."""
+    waited for in between, also with `no_wait`. `how`: fields of Delete requests; not every kind's has them."""
     for name in wanted:
         kinds.of_name(name)
-    how = {"allow_missing": allow_missing, **({"evacuate": True} if evacuate else {})}
+    how |= {"own_session": own_session.find(api.connection), "cut_own_session": cut_my_session}
     going: list[config_pb2.WaitTarget] = []
     for name in wanted:
         try:

@@ -83,14 +83,15 @@ async def show(api: Client, name: str, form: str) -> None:
 @click.option("--evacuate", is_flag=True, help="pull network cards back to default, delete the rest of what is in it")
 @click.option("--allow-missing", is_flag=True, help="a table that does not exist is as good as deleted")
 @click.option("--dry-run", is_flag=True, help="only show what it would touch, or would be refused for")
+@options.cut_my_session
 @options.no_wait
 @client.remote()
-async def delete(api: Client, name: str, *, evacuate: bool, allow_missing: bool, dry_run: bool, no_wait: bool) -> int:
+async def delete(api: Client, name: str, *, dry_run: bool, no_wait: bool, **how: bool) -> int:
     """Delete the route table NAME: refused while interfaces are assigned or anything refers to it."""
     full = kinds.full_name(KIND, name)
     if dry_run:
         found = own_session.find(api.connection)
-        request = route_table_pb2.RouteTablesAnalyzeImpactRequest(name=full, evacuate=evacuate, own_session=found)
+        request = route_table_pb2.RouteTablesAnalyzeImpactRequest(name=full, evacuate=how["evacuate"], own_session=found)
         impact.show(await api.call(route_table_pb2_grpc.RouteTablesStub(api.channel).AnalyzeImpact, request))
         return exits.DONE
-    return await resource.delete_all(api, [full], evacuate=evacuate, allow_missing=allow_missing, no_wait=no_wait)
+    return await resource.delete_all(api, [full], no_wait=no_wait, **how)

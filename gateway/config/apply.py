@@ -7,6 +7,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from typing import Any
 
 from crossns import errors, names, telemetry
 from crossns.rpc import status
@@ -20,12 +21,12 @@ CONCURRENCY = 8
 
 
 class Application:
-    """One bundle being applied. `request_id` "" makes each call one of its own."""
+    """One bundle being applied, as the first piece of the request says. Its `request_id` "" makes each call one of its own."""
 
-    def __init__(self, owners: Owners, waiting: Waiting, request_id: str) -> None:
+    def __init__(self, owners: Owners, waiting: Waiting, request: config_pb2.ApplyRequest) -> None:
         self._owners = owners
         self._waiting = waiting
-        self._request_id = request_id
+        self._request = request
         self._failed = False
         # A stream's own span ends with its first answer; what comes later belongs to the same trace.
         self._trace = telemetry.traceparent()
@@ -71,17 +72,21 @@ class Application:
     async def _do(self, step: Step) -> int:
         """The generation that is stored afterwards; 0 for none."""
         if step.wanted is None:
-            await self._owners.delete(step.name, step.etag, self._own_id(step))
+            await self._owners.delete(step.name, step.etag, **self._options(step))
             return 0
         if step.action == config_pb2.ACTION_CREATE:
-            return (await self._owners.create(step.wanted, self._own_id(step))).generation
+            return (await self._owners.create(step.wanted, **self._options(step))).generation
         if step.action == config_pb2.ACTION_UPDATE:
-            return (await self._owners.update(step.wanted, step.etag, self._own_id(step))).generation
+            return (await self._owners.update(step.wanted, step.etag, **self._options(step))).generation
         return step.generation
 
-    def _own_id(self, step: Step) -> str:
-        """The same for the same resource of the same bundle (AIP-155)."""
-        return str(uuid.uuid5(uuid.UUID(self._request_id), step.name)) if self._request_id else ""
+    def _options(self, step: Step) -> dict[str, Any]:
+        """The request id is the same for the same resource of the same bundle (AIP-155)."""
+        bundle = self._request.request_id
+        options: dict[str, Any] = {"request_id": str(uuid.uuid5(uuid.UUID(bundle), step.name)) if bundle else ""}
+        if self._request.HasField("own_session"):
+            options |= {"own_session": self._request.own_session, "cut_own_session": self._request.cut_own_session}
+        return options
 
     async def _wait_until_gone(self, deleted: Sequence[str], level: Sequence[Step]) -> None:
         """Until what was deleted of other services no longer refers to `level`, whose own service needs no waiting: there

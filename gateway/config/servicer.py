@@ -38,7 +38,7 @@ class Config(config_pb2_grpc.ConfigServicer):
             for step in plan.steps:
                 yield planned(step)
             return
-        application = Application(self._owners, self._waiting, request.request_id)
+        application = Application(self._owners, self._waiting, request)
         async with aclosing(application.run(plan)) as answers:
             async for answer in answers:
                 yield answer

@@ -15,6 +15,7 @@ from crossns.registry import ATTEMPTS, Options, Registry, check, contention
 from crossns.resource import Resource
 from crossns.v1 import impact_pb2, interface_pb2, route_table_pb2
 from services.nsmanager import plan
+from services.nsmanager.servicer import own_session
 from services.nsmanager.servicer.impact import Impacts
 
 log = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ class Evacuation:
             inside = await self._checked(request)
             if request.validate_only and inside:
                 return await self._tables.get(request.name)
-            evacuated = await self._had(request.name, inside)
+            evacuated = await self._had(request, inside)
             await self._clear(inside)
             try:
                 deleted = await standard.delete(self._tables, request)
@@ -78,11 +79,13 @@ class Evacuation:
         _refuse(table, in_the_way)
         return inside
 
-    async def _had(self, table: str, inside: list[Resource]) -> list[route_table_pb2.EvacuatedCard]:
+    async def _had(self, request: Any, inside: list[Resource]) -> list[route_table_pb2.EvacuatedCard]:
         """What the cards have that will be pulled back: also for the log, should the reply be lost."""
-        if not any(map(_is_card, inside)):
+        table = request.name
+        if not any(map(_is_card, inside)) and not request.HasField("own_session"):
             return []
-        outlook = await self._impacts.of_deletion(table, inside, impact_pb2.OwnSession())
+        outlook = await self._impacts.of_deletion(table, inside, request.own_session)
+        own_session.check(outlook.impact.carries_own_session, table, request)
         found = plan.evacuated(outlook.relocation, outlook.impact)
         for card in found:
             had = ", ".join((*card.addresses, *card.routes)) or "nothing"

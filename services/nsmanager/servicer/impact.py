@@ -128,6 +128,11 @@ class Impacts:
         impact = self._impact(table, state, relocation, departure, (there, await self._look(there.id)))
         return Outlook(state, relocation, impact)
 
+    async def carries(self, table: str, is_meant: Callable[[operation.Link], bool], session: impact_pb2.OwnSession) -> bool:
+        """Whether the session goes over one of the links that are meant; `table` by its id."""
+        links = tuple(link.name for link in (await self._look(table)).links if is_meant(link))
+        return bool(links) and (await self._examine(table, links, session)).carries_session
+
     def _impact(
         self,
         name: str,

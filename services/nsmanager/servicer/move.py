@@ -18,7 +18,7 @@ from crossns.registry import ATTEMPTS, Options, Prepared, Registry, check, commi
 from crossns.resource import Resource
 from crossns.v1 import impact_pb2, interface_pb2, status_pb2
 from services.nsmanager import plan
-from services.nsmanager.servicer import keepsake
+from services.nsmanager.servicer import keepsake, own_session
 from services.nsmanager.servicer.impact import Ask, Impacts, Outlook
 
 # For the loop to make the device so. What takes longer than this on a healthy device does not come about.
@@ -277,9 +277,7 @@ def _check_admissible(impact: impact_pb2.Impact, request: Any) -> None:
     if blocking:
         message = "; ".join(each.message for each in blocking)
         raise errors.FailedPrecondition(blocking[0].reason, message, resource=request.name)
-    if impact.carries_own_session and not request.cut_own_session:
-        message = f"{request.name} carries the session that you are working in: set cut_own_session if it may be cut"
-        raise errors.FailedPrecondition("OWN_SESSION", message, resource=request.name)
+    own_session.check(impact.carries_own_session, request.name, request)
 
 
 async def _nothing(_journal: Journal) -> tuple[list[Prepared], int]:
