@@ -10,21 +10,21 @@ from crossns.message import Message
 
 # Of links: those that begin with it are thrown away with the operation or trial that made them. No resource can have such a name.
 PROVISIONAL_PREFIX = "~"
-# Collections whose mark on both ends of a pair of links says that it leads from one table into another on purpose.
-CROSSINGS = ("peerLinks.", "system.")
 # Rules and routes of a trial, by FRA_PROTOCOL and rtm_protocol.
 TRIAL_PROTOCOL = 0xC7
 
 
 class End(msgspec.Struct, frozen=True, array_like=True):
-    """A link anywhere on the device. `namespace` is the inode of its network namespace, 0 for one that is not found."""
+    """A link anywhere on the device; 0 is the routing of its namespace, into which tunnels lead. `namespace` is the inode, 0 for
+    one that is not found."""
 
     namespace: int
     index: int
 
 
 class Link(Message, frozen=True):
-    """`master`: the link of the same namespace that it is a port of. `lower`: the other end of a veth, what a macvlan sits on."""
+    """`master`: the link of the same namespace that it is a port of. `lower`: the other end of a veth, what a macvlan sits on,
+    the namespace in which a tunnel's packets leave where that is another one."""
 
     index: int
     name: str
@@ -37,12 +37,13 @@ class Link(Message, frozen=True):
 
 class Namespace(Message, frozen=True):
     """`tables`: which route tables it is, one at most where all is well; `place` says where it was found; `dark`: why its links
-    are not known, "" where they are."""
+    are not known, "" where they are; `forwards`: whether packets go from one of its links to another one."""
 
     inode: int
     tables: tuple[str, ...]
     place: str
     links: tuple[Link, ...]
+    forwards: bool = False
     dark: str = ""
 
 

@@ -7,6 +7,7 @@ root span, and hands over a `Client`.
 import asyncio
 import functools
 import os
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -47,6 +48,7 @@ _SERVICES: dict[str, tuple[Any, Callable[[aio.Channel], Any]]] = {
     "vServices": (v_service_pb2, v_service_pb2_grpc.VServicesStub),
 }
 _PAGE_SIZE = 1000
+_LOCAL = "unix:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,12 @@ class Connection:
 
     @property
     def is_local(self) -> bool:
-        return self.target.startswith("unix:")
+        return self.target.startswith(_LOCAL)
+
+    def answers(self) -> bool:
+        """Whether somebody listens on this device, now."""
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(self.target.removeprefix(_LOCAL)) == 0
 
 
 def connection_of(given: dict[str, Any]) -> Connection:
@@ -158,7 +165,7 @@ class Client:
 
 
 class _Explained:
-    """Calls inside the block raise errors of the tree; a gateway that is not there says what to do about it."""
+    """Calls inside the block raise errors of the tree. Where nobody answered at all it is said what to do about that."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -170,7 +177,7 @@ class _Explained:
         if not isinstance(error, aio.AioRpcError):
             return
         known = rpc.error_of(error)
-        if isinstance(known, errors.TemporaryError) and not known.metadata and known.code == "UNAVAILABLE":
+        if rpc.status_of(error) is None and isinstance(known, errors.TemporaryError) and known.code == "UNAVAILABLE":
             raise errors.ServiceUnavailable("SERVICE_UNAVAILABLE", self._absence()) from error
         raise known from error
 
@@ -178,6 +185,8 @@ class _Explained:
         if not self._connection.is_local:
             where = self._connection.target
             return f"nothing answers at {where}: is --server right, and does it want --tls-ca, --tls-cert and --tls-key?"
+        if self._connection.answers():
+            return "crossns ended before it had answered, and is there again: try again"
         return "no crossns is running here: start it with `crossns up` (or name another device with --server)"
 
 

@@ -9,7 +9,7 @@ from crossns.rpc.identity import ANONYMOUS, Identity, caller
 from crossns.rpc.policy import Policy, by_role
 from crossns.rpc.server import Server, Service
 from crossns.rpc.socketfile import SocketFile
-from crossns.rpc.status import error_of, read, translated
+from crossns.rpc.status import error_of, read, status_of, translated
 
 __all__ = [
     "ANONYMOUS",
@@ -25,5 +25,6 @@ __all__ = [
     "channel",
     "error_of",
     "read",
+    "status_of",
     "translated",
 ]

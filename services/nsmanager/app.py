@@ -8,6 +8,7 @@ from crossns.reconcile import Reconciler, Rooms
 from crossns.service import App, Context
 from crossns.v1 import events_pb2_grpc, interface_pb2_grpc, neighbor_pb2_grpc, route_pb2_grpc, route_table_pb2_grpc, rule_pb2_grpc
 from services.nsmanager import driver, model, plan, servicer
+from services.nsmanager.plan import isolation
 
 
 async def build(context: Context) -> App:
@@ -32,7 +33,8 @@ async def build(context: Context) -> App:
             tellers.trigger(f"routeTables/{table}")
 
     impacts = servicer.Impacts(registries, device.ask, impact_part.Parts(context.settings.layout, context.keys.service).add)
-    tables = servicer.RouteTables(registries, servicer.Statistics(device, world.units), impacts, driver.Examiner(device))
+    examiner = driver.Examiner(device, lambda: isolation.declared(world.links))
+    tables = servicer.RouteTables(registries, servicer.Statistics(device, world.units), impacts, examiner)
     await tables.ensure_built_in()
     moves = servicer.Moves(registries, impacts, device.ask)
     services: dict[str, rpc.Service] = {

@@ -209,16 +209,48 @@ async def test_namespace_that_only_an_open_file_keeps_is_followed_too(device: De
             await do("sh", "-c", "ip -n a link del out; ip -n b link del out; true")
 
 
-async def test_link_between_tables_that_is_declared_is_told_as_allowed(device: Device) -> None:
+ROUTER = """ip netns add hidden
+    for table in a b; do ip link add name out netns $table type veth peer name to-$table netns hidden; done"""
+ROUTER_PATH = (
+    "veth out in routeTables/a - veth to-a in the namespace /run/netns/hidden - routing in the namespace /run/netns/hidden - "
+    "veth to-b in the namespace /run/netns/hidden - veth out in routeTables/b"
+)
+
+
+async def test_namespace_between_two_tables_leaks_where_it_routes(device: Device) -> None:
     await device.apply(*TABLES)
-    plant = """ip link add va netns a type veth peer name vb netns b
-        ip -n a link property add dev va altname peerLinks.ab; ip -n b link property add dev vb altname peerLinks.ab"""
-    async with planted(plant, "ip -n a link del va"):
-        verdict, found = await verify(device)
-        assert (verdict, leaks(found)) == ("ISOLATED", {})
-        assert found["INTERFACE", "ALLOWED"] == ["declared by peerLinks/ab: veth va in routeTables/a - veth vb in routeTables/b"]
-        await do("ip", "-n", "b", "link", "property", "del", "dev", "vb", "altname", "peerLinks.ab")
-        assert (await verify(device))[0] == "LEAK"
+    meeting = (
+        "routeTables/a; routeTables/b lead into the namespace /run/netns/hidden, which neither routes nor bridges between them"
+    )
+    async with planted(ROUTER, "ip netns del hidden"):
+        verdict, found = await verify(device, "a", "b")
+        assert (verdict, meeting in found["INTERFACE", "ISOLATED"]) == ("ISOLATED", True)
+        for sysctl in ("net.ipv4.conf.to-a.forwarding", "net.ipv6.conf.all.forwarding"):
+            await do("ip", "netns", "exec", "hidden", "sysctl", "-qw", f"{sysctl}=1")
+            assert leaks((await verify(device, "a", "b"))[1]) == {"INTERFACE": [ROUTER_PATH]}
+            await do("ip", "netns", "exec", "hidden", "sysctl", "-qw", f"{sysctl}=0")
+
+
+@pytest.mark.needs("vxlan")
+async def test_tunnel_whose_packets_leave_in_another_table_leaks(device: Device) -> None:
+    await device.apply(*TABLES)
+    path = "routing in routeTables/a - vxlan vx in routeTables/b"
+    for bound in ("", "dev out"):
+        plant = f"""ip -n a link add out type veth peer name out2
+            ip -n a link add vx type vxlan id 5 {bound} dstport 4789 remote 10.9.0.2; ip -n a link set vx netns b"""
+        async with planted(plant, "ip -n b link del vx; ip -n a link del out"):
+            assert leaks((await verify(device, "a", "b"))[1]) == {"INTERFACE": [path]}
+
+
+async def test_mark_that_no_resource_stands_for_declares_nothing(device: Device) -> None:
+    await device.apply(*TABLES)
+    for mark in ("peerLinks.ab", "system.hello"):
+        plant = f"""ip link add va netns a type veth peer name vb netns b
+            ip -n a link property add dev va altname {mark}; ip -n b link property add dev vb altname {mark}"""
+        async with planted(plant, "ip -n a link del va"):
+            _, found = await verify(device, "a", "b")
+            assert leaks(found) == {"INTERFACE": ["veth va in routeTables/a - veth vb in routeTables/b"]}
+            assert ("INTERFACE", "ALLOWED") not in found
 
 
 @pytest.mark.needs("macvlan")

@@ -24,7 +24,7 @@ async def examine(*tables: str) -> isolation.Evidence:
     """As nsmanager does it, in its place."""
     device = Device(LAYOUT, token(), on_change=lambda _unit: None, on_links=lambda: None, on_news=lambda _table, _news: None)
     try:
-        *_, evidence = [each async for each in Examiner(device).examine(tables)]
+        *_, evidence = [each async for each in Examiner(device, dict).examine(tables)]
     finally:
         await device.close()
     assert isinstance(evidence, isolation.Evidence)

@@ -1,8 +1,11 @@
 """The command line without a device: names, options, exit statuses, and errors that say what to do."""
 
 import asyncio
+import contextlib
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,9 +14,11 @@ from typing import Any, cast
 import click
 import pytest
 from google.protobuf import json_format
+from grpc import StatusCode, aio
 
-from crossns import errors
+from crossns import errors, rpc
 from crossns.cli import bundle, client, columns, description, exits, kinds, progress, render, root
+from crossns.rpc import status
 from crossns.v1 import config_pb2, interface_pb2, neighbor_pb2, route_table_pb2, rule_pb2, status_pb2, v_service_pb2
 
 
@@ -74,6 +79,35 @@ def test_without_a_device_it_says_how_to_start_one(argv: list[str], capsys: pyte
     assert capsys.readouterr().err == (
         "error: no crossns is running here: start it with `crossns up` (or name another device with --server)\n"
     )
+
+
+def test_gateway_that_ends_in_the_middle_is_not_said_to_be_absent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen()
+        threading.Thread(target=ending, args=(listener,), daemon=True).start()
+        assert root.run(["status", "--server", f"unix:{tmp_path / 's'}"]) == exits.FAILED
+    assert capsys.readouterr().err == "error: crossns ended before it had answered, and is there again: try again\n"
+
+
+def ending(listener: socket.socket) -> None:
+    """Everybody who connects."""
+    with contextlib.suppress(OSError):
+        while True:
+            listener.accept()[0].close()
+
+
+async def test_what_a_service_says_of_its_failure_is_told() -> None:
+    error = errors.AgentUnavailable("LAUNCHER_UNAVAILABLE", "the look at the device ended")
+    details = aio.Metadata(*status.trailers(status.of(error)))
+
+    async def failing(_request: object, **_: object) -> None:
+        raise aio.AioRpcError(StatusCode.UNAVAILABLE, aio.Metadata(), details, error.message, None)
+
+    async with rpc.channel("unix:/nobody") as channel:
+        api = client.Client(channel, client.Connection("unix:/nobody", None, None))
+        with pytest.raises(errors.AgentUnavailable, match="the look at the device ended"):
+            await api.call(failing, None)
 
 
 def test_a_server_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,19 +25,25 @@ from services.nsmanager.agent.processes import Process, processes
 from services.nsmanager.agent.rtnl import Refused, Rtnl
 from services.nsmanager.launcher import confined, place, records, session
 
-# Kinds whose IFLA_LINK says where their frames come out; for tunnels it is what the packets around them take.
+# Kinds whose IFLA_LINK says where their frames come out. Of others, such as tunnels, it is what the packets around them take, and
+# that matters only where IFLA_LINK_NETNSID says that these leave in another namespace.
 _JOINED = frozenset(("veth", "netkit", "macvlan", "macvtap", "ipvlan", "ipvtap", "vlan"))
 _PAIRED = frozenset(("veth", "netkit"))
-_HERE = -1
+# Of the calling thread's namespace.
+_CONF = Path("/proc/sys/net")
 
 
 @dataclass(frozen=True, slots=True)
 class _Link:
-    """As one namespace shows it. `lower`: an index, in the namespace that this one knows by the number `nsid`."""
+    """As one namespace shows it. `lower`: an index, in the namespace that this one knows by the number `nsid` (None: itself)."""
 
     shown: proof.Link
     lower: int
-    nsid: int
+    nsid: int | None
+
+    @property
+    def is_joined(self) -> bool:
+        return self.shown.kind in _JOINED and self.lower != 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +55,7 @@ class _View:
     tables: tuple[str, ...]
     place: str
     links: tuple[_Link, ...] = ()
+    forwards: bool = False
     dark: str = ""
 
 
@@ -105,7 +112,8 @@ def _add(views: dict[int, _View], places: Iterable[tuple[Path, str, str]]) -> No
 
 def _looked_at(fd: int, view: _View) -> _View:
     try:
-        return dataclasses.replace(view, links=netns.inside(fd, _links))
+        links, forwards = netns.inside(fd, lambda: (_links(), _forwards()))
+        return dataclasses.replace(view, links=links, forwards=forwards)
     except (OSError, ValueError, errors.CrossnsError) as error:
         # Such as a link with a name that is no text.
         return dataclasses.replace(view, dark=str(error))
@@ -153,6 +161,21 @@ def _links() -> tuple[_Link, ...]:
         rtnl.close()
 
 
+def _forwards() -> bool:
+    """IPv4 asks the link by which a packet comes in; IPv6 all of the namespace, or (since Linux 6.17) that link."""
+    found = [path for path in _CONF.glob("ipv4/conf/*/forwarding") if path.parent.name not in {"all", "default", "lo"}]
+    found += [*_CONF.glob("ipv6/conf/all/forwarding"), *_CONF.glob("ipv6/conf/*/force_forwarding")]
+    return any(_is_set(path) for path in found)
+
+
+def _is_set(path: Path) -> bool:
+    try:
+        return path.read_text(encoding="ascii").strip() != "0"
+    except FileNotFoundError:
+        # The link went meanwhile.
+        return False
+
+
 def _link(message: nlmsg) -> _Link:
     information = message.get_attr("IFLA_LINKINFO")
     kind = (information.get_attr("IFLA_INFO_KIND") if information else None) or ""
@@ -166,8 +189,7 @@ def _link(message: nlmsg) -> _Link:
         master=message.get_attr("IFLA_MASTER") or 0,
         vlan_id=(content.get_attr("IFLA_VLAN_ID") or 0) if kind == "vlan" and content else 0,
     )
-    lower = message.get_attr("IFLA_LINK") or 0
-    return _Link(shown, lower if kind in _JOINED else 0, _HERE if nsid is None else nsid)
+    return _Link(shown, message.get_attr("IFLA_LINK") or 0, nsid)
 
 
 def _resolved(views: dict[int, _View]) -> Iterator[proof.Namespace]:
@@ -178,47 +200,64 @@ def _resolved(views: dict[int, _View]) -> Iterator[proof.Namespace]:
             # Of a veth both ends name each other; anything can be what a macvlan sits on.
             candidates[link.shown.index, 0].append(view)
             candidates[link.shown.index, link.lower].append(view)
+    # A tunnel names no link of the other side, and many mostly lead into one namespace: that is asked of first.
+    entered = dict(views)
     for view in views.values():
         numbers: dict[int, int] = {}
         links = []
         for link in view.links:
             fitting = candidates[link.lower, link.shown.index if link.shown.kind in _PAIRED else 0]
-            links.append(_with_lower(view, link, fitting, numbers))
-        yield proof.Namespace(inode=view.inode, tables=view.tables, place=view.place, links=tuple(links), dark=view.dark)
+            links.append(shown := _with_lower(view, link, fitting if link.is_joined else entered.values(), numbers))
+            if not link.is_joined and shown.lower is not None and shown.lower.namespace not in {0, next(iter(entered))}:
+                entered = {shown.lower.namespace: views[shown.lower.namespace], **entered}
+        yield proof.Namespace(
+            inode=view.inode, tables=view.tables, place=view.place, links=tuple(links), forwards=view.forwards, dark=view.dark
+        )
 
 
-def _with_lower(view: _View, link: _Link, fitting: list[_View], numbers: dict[int, int]) -> proof.Link:
+def _with_lower(view: _View, link: _Link, fitting: Iterable[_View], numbers: dict[int, int]) -> proof.Link:
     """`numbers`: what is known by now of how `view` numbers other namespaces."""
-    if not link.lower:
+    if not link.is_joined and link.nsid is None:
         return link.shown
-    inode = view.inode if link.nsid == _HERE else numbers.get(link.nsid, 0)
-    if not inode:
-        inode = numbers[link.nsid] = next((each.inode for each in fitting if _number(view, each) == link.nsid), 0)
-    return msgspec.structs.replace(link.shown, lower=proof.End(inode, link.lower))
+    inode = view.inode if link.nsid is None else numbers.get(link.nsid, 0)
+    if not inode and link.nsid is not None:
+        inode = numbers[link.nsid] = _numbered(view, link.nsid, fitting)
+    return msgspec.structs.replace(link.shown, lower=proof.End(inode, link.lower if link.is_joined else 0))
 
 
-def _number(view: _View, other: _View) -> int:
-    """How `view` numbers the namespace `other`; below 0 where it has no number for it (RTM_GETNSID)."""
+def _numbered(view: _View, number: int, fitting: Iterable[_View]) -> int:
+    """The one of `fitting` that `view` knows by that number, by its inode; 0 where it is none (RTM_GETNSID)."""
     try:
-        fds = [os.open(each.path, os.O_RDONLY | os.O_CLOEXEC) for each in (view, other)]
+        fd = os.open(view.path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return 0
+    try:
+        return netns.inside(fd, lambda: _asked(number, fitting))
+    finally:
+        os.close(fd)
+
+
+def _asked(number: int, fitting: Iterable[_View]) -> int:
+    rtnl = Rtnl(session.Tally())
+    try:
+        return next((each.inode for each in fitting if _number(rtnl, each.path) == number), 0)
+    finally:
+        rtnl.close()
+
+
+def _number(rtnl: Rtnl, path: Path) -> int:
+    """Below 0 where there is none."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return -2
-    try:
-        return netns.inside(fds[0], lambda: _asked(fds[1]))
-    finally:
-        for fd in fds:
-            os.close(fd)
-
-
-def _asked(fd: int) -> int:
     request = nsidmsg()
     request["attrs"] = [("NETNSA_FD", fd)]
-    rtnl = Rtnl(session.Tally())
     try:
         (answer,) = rtnl.get(RTM_GETNSID, request)
     except Refused:
         return -2
     finally:
-        rtnl.close()
+        os.close(fd)
     number = answer.get_attr("NETNSA_NSID")
     return int(number) if number is not None and number < 1 << 31 else -2

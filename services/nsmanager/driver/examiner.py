@@ -6,7 +6,7 @@ that what is then seen in one was really there in the others. Whatever happens, 
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import TypeVar
 
 from crossns import errors, examination, operation, proof
@@ -32,8 +32,11 @@ R = TypeVar("R")
 
 
 class Examiner:
-    def __init__(self, device: Device) -> None:
+    """`declared()` is what may lead from one table into another."""
+
+    def __init__(self, device: Device, declared: Callable[[], isolation.Declared]) -> None:
         self._device = device
+        self._declared = declared
         # An agent holds one trial at a time.
         self._lock = asyncio.Lock()
 
@@ -57,7 +60,9 @@ class Examiner:
                 yield _progress(6)
             finally:
                 await asyncio.gather(*(self._device.ask(each, proof.EndTrial()) for each in tables), return_exceptions=True)
-            yield Evidence(tuple(tables), surveyed, await self._ways(surveyed, tables), ground, played)
+            declared = self._declared()
+            ways = await self._ways(isolation.joins(surveyed, tables, declared))
+            yield Evidence(tuple(tables), surveyed, ways, ground, played, declared)
 
     async def _ground(self, tables: Sequence[str]) -> proof.Ground:
         wanted = proof.ProbeGround(networks=_NETWORKS, ports=_PORTS)
@@ -75,8 +80,8 @@ class Examiner:
         wanted = [proof.BeginTrial(ground=ground, number=number, seal=seal) for number in _numbers(tables)]
         return await self._answers(tables, wanted, proof.Held)
 
-    async def _ways(self, surveyed: proof.Surveyed, tables: Sequence[str]) -> dict[str, examination.Examination]:
-        links = isolation.joins(surveyed, tables).links
+    async def _ways(self, joins: isolation.Joins) -> dict[str, examination.Examination]:
+        links = joins.links
         wanted = [examination.Examine(links=links[table]) for table in links]
         return dict(zip(links, await self._answers(tuple(links), wanted, examination.Examination), strict=True))
 

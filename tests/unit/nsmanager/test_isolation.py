@@ -2,12 +2,14 @@
 
 import errno
 from dataclasses import replace
+from types import MappingProxyType
 
 import msgspec
 import pytest
 
 from crossns import examination, proof
 from crossns.v1 import isolation_pb2
+from services.nsmanager.model import Link
 from services.nsmanager.plan import isolation
 from services.nsmanager.plan.isolation import Evidence, Played
 
@@ -75,8 +77,13 @@ def overall(evidence: Evidence) -> str:
     return isolation_pb2.IsolationVerdict.Name(isolation.report(evidence).verdict).rpartition("_")[2]
 
 
-def joined(a: list[proof.Link], b: list[proof.Link], x: list[proof.Link] | None = None) -> list[str]:
-    return [path.words for path in isolation.joins(surveyed(a, b, x), ("a", "b")).leaks]
+def joined(
+    a: list[proof.Link],
+    b: list[proof.Link],
+    x: list[proof.Link] | None = None,
+    declared: isolation.Declared = MappingProxyType({}),
+) -> list[str]:
+    return [path.words for path in isolation.joins(surveyed(a, b, x), ("a", "b"), declared).leaks]
 
 
 def test_clean_evidence_is_isolated_in_every_layer() -> None:
@@ -160,7 +167,7 @@ def test_holder_leaks_where_it_touches_two_tables(namespace: int, sockets: tuple
 
 def test_veth_whose_other_end_is_nowhere_is_unproven() -> None:
     evidence = replace(CLEAN, surveyed=surveyed([link(2, "veth", end(0, 7))], []))
-    words = "the other end of veth veth2 in routeTables/a is in no namespace that is found"
+    words = "in no namespace that is found is the other end of veth veth2 in routeTables/a"
     assert not_isolated(evidence) == [("UNPROVEN", "INTERFACE", words, ["a"])]
 
 
@@ -189,18 +196,117 @@ def test_ports_of_a_vrf_share_no_network() -> None:
     assert len(joined([link(2, "veth", end(X, 6))], [link(2, "veth", end(X, 7))], hop)) == 1
 
 
-def test_both_ends_must_say_that_a_veth_is_declared() -> None:
-    mark = "peerLinks.ab"
-    one, other = link(2, "veth", end(B, 2), marks=(mark,)), link(2, "veth", end(A, 2), marks=(mark,))
-    assert joined([one], [other]) == []
-    evidence = replace(CLEAN, surveyed=surveyed([one], [other]))
+PAIR = {frozenset((("a", "peerLinks.ab"), ("b", "peerLinks.ab"))): "peerLinks/ab"}
+MARK = ("peerLinks.ab",)
+
+
+def test_link_is_declared_by_a_resource_whose_mark_both_ends_carry() -> None:
+    one, other = link(2, "veth", end(B, 2), marks=MARK), link(2, "veth", end(A, 2), marks=MARK)
+    assert joined([one], [other], declared=PAIR) == []
+    evidence = replace(CLEAN, surveyed=surveyed([one], [other]), declared=PAIR)
     words = "declared by peerLinks/ab: veth veth2 in routeTables/a - veth veth2 in routeTables/b"
     assert (overall(evidence), not_isolated(evidence)) == ("ISOLATED", [("ALLOWED", "INTERFACE", words, ["a", "b"])])
-    assert len(joined([one], [link(2, "veth", end(A, 2))])) == len(joined([link(2, "veth", end(B, 2))], [other])) == 1
-    assert (
-        len(joined([link(2, "veth", end(B, 2), marks=("interfaces.x",))], [link(2, "veth", end(A, 2), marks=("interfaces.x",))]))
-        == 1
+    # One end only; marks that no resource stands for; the same mark in other tables.
+    assert len(joined([one], [link(2, "veth", end(A, 2))], declared=PAIR)) == 1
+    assert len(joined([link(2, "veth", end(B, 2))], [other], declared=PAIR)) == 1
+    assert len(joined([one], [other])) == 1
+    assert len(joined([one], [other], declared={frozenset((("a", *MARK), ("c", *MARK))): "peerLinks/ab"})) == 1
+
+
+def test_foreign_link_beside_a_declared_one_is_a_leak() -> None:
+    a = [link(2, "veth", end(B, 2), marks=MARK), link(3, "veth", end(B, 3))]
+    b = [link(2, "veth", end(A, 2), marks=MARK), link(3, "veth", end(A, 3))]
+    found = isolation.joins(surveyed(a, b), ("a", "b"), PAIR)
+    assert [each.words for each in found.leaks] == ["veth veth3 in routeTables/a - veth veth3 in routeTables/b"]
+    assert found.allowed == ()
+
+
+def test_declared_link_that_leads_on_over_a_foreign_one_is_a_leak() -> None:
+    """`a` - `c`, which routes and is not asked about, is foreign; `c` - `b` is declared."""
+    c = proof.Namespace(
+        inode=X,
+        tables=("c",),
+        place="c",
+        links=(link(5, "veth", end(A, 2)), link(6, "veth", end(B, 2), marks=MARK)),
+        forwards=True,
     )
+    seen = surveyed([link(2, "veth", end(X, 5))], [link(2, "veth", end(X, 6), marks=MARK)])
+    seen = msgspec.structs.replace(seen, namespaces=(*seen.namespaces[:2], c))
+    declared = {frozenset((("b", *MARK), ("c", *MARK))): "peerLinks/bc"}
+    path = (
+        "veth veth2 in routeTables/a - veth veth5 in routeTables/c - routing in routeTables/c - "
+        "veth veth6 in routeTables/c - veth veth2 in routeTables/b"
+    )
+    found = isolation.joins(seen, ("a", "b"), declared)
+    assert ([each.words for each in found.leaks], found.allowed) == ([path], ())
+
+
+def test_interface_on_one_of_another_table_is_declared() -> None:
+    def interface(name: str, table: str, parent: str = "") -> Link:
+        return Link(
+            resource=name, table=table, name="lan", kind="macvlan", addresses=(), mtu=0, up=True, generation=1, parent=parent
+        )
+
+    below = interface("interfaces/a-lan", "a")
+    links = [below, interface("interfaces/b-lan", "b", below.resource), interface("interfaces/same", "a", below.resource)]
+    found = isolation.declared({each.resource: each for each in links})
+    assert found == {frozenset((("a", "interfaces.a-lan"), ("b", "interfaces.b-lan"))): "interfaces/b-lan"}
+
+
+def between(**more: bool) -> proof.Surveyed:
+    """`a` and `b` lead into a namespace that is no table."""
+    hop = [link(6, "veth", end(A, 2)), link(7, "veth", end(B, 2))]
+    seen = surveyed([link(2, "veth", end(X, 6))], [link(2, "veth", end(X, 7))], hop)
+    x = msgspec.structs.replace(seen.namespaces[2], **more)
+    return msgspec.structs.replace(seen, namespaces=(*seen.namespaces[:2], x))
+
+
+def test_namespace_that_routes_joins_those_that_lead_into_it() -> None:
+    (path,) = isolation.joins(between(forwards=True), ("a", "b"), {}).leaks
+    assert path.words == (
+        "veth veth2 in routeTables/a - veth veth6 in the namespace /run/x - routing in the namespace /run/x - "
+        "veth veth7 in the namespace /run/x - veth veth2 in routeTables/b"
+    )
+    assert path.tables == ("a", "b")
+
+
+def test_namespace_that_does_not_route_is_told_with_those_that_lead_into_it() -> None:
+    evidence = replace(CLEAN, surveyed=between())
+    assert (overall(evidence), not_isolated(evidence)) == ("ISOLATED", [])
+    told = "routeTables/a; routeTables/b lead into the namespace /run/x, which neither routes nor bridges between them"
+    assert told in [each.evidence for each in isolation.report(evidence).findings]
+
+
+def test_table_that_is_asked_about_is_no_way_between_others() -> None:
+    seen = between(forwards=True)
+    c = msgspec.structs.replace(seen.namespaces[2], tables=("c",))
+    seen = msgspec.structs.replace(seen, namespaces=(*seen.namespaces[:2], c))
+    assert [each.tables for each in isolation.joins(seen, ("a", "b", "c"), {}).leaks] == [("a", "c"), ("b", "c")]
+    assert [each.tables for each in isolation.joins(seen, ("a", "b"), {}).leaks] == [("a", "b")]
+
+
+def test_tunnel_leads_into_the_namespace_in_which_its_packets_leave() -> None:
+    assert joined([], [link(2, "vxlan", end(A, 0))]) == ["routing in routeTables/a - vxlan vxlan2 in routeTables/b"]
+    two = joined([link(2, "vxlan", end(X, 0))], [link(2, "sit", end(X, 0))])
+    assert two == ["vxlan vxlan2 in routeTables/a - routing in the namespace /run/x - sit sit2 in routeTables/b"]
+    wire = joined([link(2, "veth", end(X, 6))], [link(2, "vxlan", end(X, 0))], [link(6, "veth", end(A, 2))])
+    assert [each.count(" - ") for each in wire] == [3]
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        (link(2, "vxlan", end(0, 0)), "in no namespace that is found is the other end of vxlan vxlan2 in routeTables/a"),
+        (
+            link(2, "wireguard"),
+            "the kernel does not tell in which namespace the packets leave of wireguard wireguard2 in routeTables/a",
+        ),
+    ],
+    ids=["lost", "wireguard"],
+)
+def test_tunnel_whose_packets_leave_nobody_knows_where_is_unproven(made: proof.Link, words: str) -> None:
+    evidence = replace(CLEAN, surveyed=surveyed([made], []))
+    assert not_isolated(evidence) == [("UNPROVEN", "INTERFACE", words, ["a"])]
 
 
 def test_what_leaves_over_a_link_into_another_table_is_told_shortly() -> None:

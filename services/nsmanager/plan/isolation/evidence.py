@@ -1,11 +1,12 @@
 """The values between driver and judgement. A table is named by its id."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from crossns import examination, proof
 from crossns.v1 import isolation_pb2
+from services.nsmanager.plan.isolation.declared import Declared
 
 
 class Layer(Enum):
@@ -46,13 +47,14 @@ class Played:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """`ways`: by table, what hangs on its links that lead into another one."""
+    """`ways`: by table, what hangs on its links that lead into another one; `declared`: what may lead there."""
 
     tables: tuple[str, ...]
     surveyed: proof.Surveyed
     ways: Mapping[str, examination.Examination]
     ground: proof.Ground
     played: tuple[Played, ...]
+    declared: Declared = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from crossns import examination, proof
 from services.nsmanager.plan.isolation.evidence import Evidence, Finding, Layer, Verdict, full, listed
 from services.nsmanager.plan.isolation.graph import Joins, Path, where
 
-_LINKS = "where links lead: veths, bridges, macvlans and VLANs, through every namespace of the device"
+_LINKS = "where links lead: veths, bridges, macvlans, VLANs, tunnels, and routing, through every namespace of the device"
 _ROUTES = "routes that leave over a link into another table"
 _NEIGHBORS = "neighbours on a link into another table"
 _SOCKETS = "processes with sockets, tun devices or threads in another table than their own"
@@ -32,15 +32,16 @@ def _links(evidence: Evidence, joins: Joins) -> Iterator[Finding]:
     for path in joins.leaks:
         yield Finding(Layer.INTERFACE, Verdict.LEAK, _LINKS, path.words, path.tables)
     for table, words in joins.lost:
-        yield Finding(
-            Layer.INTERFACE, Verdict.UNPROVEN, _LINKS, f"the other end of {words} is in no namespace that is found", (table,)
-        )
+        yield Finding(Layer.INTERFACE, Verdict.UNPROVEN, _LINKS, words, (table,))
     dark = [each for each in evidence.surveyed.namespaces if each.dark]
     for each in dark:
         words = f"the links of {where(each)} could not be looked at: {each.dark}"
         yield Finding(Layer.INTERFACE, Verdict.UNPROVEN, _LINKS, words)
     for path in joins.allowed:
         yield Finding(Layer.INTERFACE, Verdict.ALLOWED, _LINKS, _declaration(path), path.tables)
+    for tables, words in joins.meeting:
+        met = f"{_few(tuple(map(full, tables)))} lead into {words}, which neither routes nor bridges between them"
+        yield Finding(Layer.INTERFACE, Verdict.ISOLATED, _LINKS, met, tables)
     if not (joins.leaks or joins.lost or dark):
         namespaces = len(evidence.surveyed.namespaces)
         words = f"{joins.followed} links in {namespaces} namespaces followed: none leads into another table"
@@ -48,7 +49,7 @@ def _links(evidence: Evidence, joins: Joins) -> Iterator[Finding]:
 
 
 def _declaration(path: Path) -> str:
-    return f"declared by {', '.join(mark.replace('.', '/', 1) for mark in path.marks)}: {path.words}"
+    return f"declared by {', '.join(path.declared)}: {path.words}"
 
 
 def _ways(evidence: Evidence, joins: Joins) -> Iterator[Finding]:

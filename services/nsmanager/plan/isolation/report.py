@@ -11,7 +11,7 @@ _ORDER = (Verdict.LEAK, Verdict.UNPROVEN, Verdict.ISOLATED, Verdict.ALLOWED)
 
 
 def report(evidence: Evidence) -> isolation_pb2.IsolationReport:
-    joined = joins(evidence.surveyed, evidence.tables)
+    joined = joins(evidence.surveyed, evidence.tables, evidence.declared)
     found = [*trial.findings(evidence), *existing.findings(evidence, joined)]
     layers = list(Layer)
     found.sort(key=lambda each: (layers.index(each.layer), _ORDER.index(each.verdict)))
