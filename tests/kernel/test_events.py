@@ -231,10 +231,37 @@ async def test_agent_that_was_killed_is_told_and_tells_again(device: Device) -> 
     await wait_until(is_counted)
 
 
+async def test_agent_that_does_not_stay_shows_in_the_status_until_it_does(device: Device) -> None:
+    await device.apply(doc("routeTables/a"))
+    before = await restarts(device)
+
+    async def is_told() -> bool:
+        for pid in device.pids("agent a"):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        status = await status_of(device)
+        return any(each.type == "Observed" and each.reason == "AGENT_UNAVAILABLE" for each in status.conditions)
+
+    await wait_until(is_told)
+    assert (await status_of(device)).state == status_pb2.STATE_DEGRADED
+    assert await restarts(device) > before
+
+    async def is_well() -> bool:
+        status = await status_of(device)
+        is_seen = all(each.type != "Observed" for each in status.conditions)
+        return is_seen and status.state == status_pb2.STATE_READY and status.agent_restarts > before
+
+    await wait_until(is_well)
+
+
 async def restarts(device: Device) -> int:
+    return (await status_of(device)).agent_restarts
+
+
+async def status_of(device: Device) -> route_table_pb2.RouteTableStatus:
     table = await device.client.get("routeTables/a")
     assert isinstance(table, route_table_pb2.RouteTable)
-    return table.status.agent_restarts
+    return table.status
 
 
 def is_listening(device: Device, pid: int) -> bool:

@@ -19,6 +19,8 @@ from services.nsmanager.plan import At, Observed, Privileged, Told
 SERVICE = "nsmanager"
 # Who has not answered a question by then hangs.
 _PATIENCE_S = 10.0
+# An agent that ended is back within a fraction of a second, unless it ends again and again.
+_BACK_MAX_S = 2.0
 
 
 class Device:
@@ -47,6 +49,8 @@ class Device:
         self._surveying = asyncio.Lock()
         # Tables that a round looks at just now.
         self._looking: set[str] = set()
+        # Table -> since when (time of the event loop) its agent could not be asked.
+        self._unseen_since: dict[str, float] = {}
         # Mark -> the table in which its link was last seen, and the link.
         self._marked: dict[str, tuple[str, operation.Link]] = {}
         # Mark -> MAC address and kind of the network card that carried it last, until it is given back.
@@ -94,10 +98,23 @@ class Device:
             if (agent := self._agents.pop(table, None)) is not None:
                 await agent.close()
             self._connecting.pop(table, None)
+            self._unseen_since.pop(table, None)
             return Observed(marked=self._marked, cards=self._cards(), macs=self._macs)
         launcher = await self._connected_launcher()
-        snapshot = await self._look(table)
+        snapshot = await self._seen(table)
         return Observed(namespace, snapshot, launcher.welcome.boot_id, self._marked, self._cards(), self._macs)
+
+    async def _seen(self, table: str) -> operation.Snapshot | None:
+        """None where the agent has been away for longer than one takes that is started again: until then it is waited for."""
+        now = asyncio.get_running_loop().time()
+        try:
+            snapshot = await self._look(table)
+        except errors.AgentUnavailable:
+            if now - self._unseen_since.setdefault(table, now) < _BACK_MAX_S:
+                raise
+            return None
+        self._unseen_since.pop(table, None)
+        return snapshot
 
     async def apply(self, op: At | Privileged) -> None:
         if isinstance(op, Privileged):

@@ -8,7 +8,7 @@ from crossns import operation
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """One route table as it is. `namespace` and `snapshot` are None where there is none.
+    """One route table as it is. `namespace` is None where there is none, `snapshot` also where nobody could look for a while.
 
     `marked`: every link of the device with a mark of ours outside this table, by mark, with the table it is in; `cards`: the
     unmarked links of `default`; `macs`: the MAC address and kind of each network card that carries, or carried, a mark.
@@ -20,6 +20,11 @@ class Observed:
     marked: Mapping[str, tuple[str, operation.Link]] = field(default_factory=dict)
     cards: tuple[operation.Link, ...] = ()
     macs: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+
+    @property
+    def is_unseen(self) -> bool:
+        """Whether there is a namespace and its agent does not stay long enough to be asked."""
+        return self.namespace is not None and self.snapshot is None
 
     @property
     def links(self) -> Mapping[str, operation.Link]:

@@ -13,6 +13,9 @@ from services.nsmanager.plan.observed import At, Observed, Privileged
 def plan(desired: Desired, observed: Observed) -> tuple[At | Privileged, ...]:
     """() when nothing differs."""
     resource = f"routeTables/{desired.id}"
+    if observed.is_unseen:
+        # Asked once more, the agent says why nothing is known, or all of it.
+        return (At(resource, desired.id, operation.Dump()),)
     if desired.table is None and not desired.is_built_in:
         if observed.namespace is None:
             return ()

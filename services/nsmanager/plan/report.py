@@ -32,6 +32,8 @@ class _Vips:
 def report(
     desired: Desired, observed: Observed, failures: Failures, previous: Mapping[str, Status]
 ) -> Mapping[str, Status | None]:
+    if observed.is_unseen:
+        return _unseen(desired, observed, failures, previous)
     result: dict[str, Status | None] = {}
     if desired.table is not None:
         result[desired.table.resource] = _table(desired, observed, failures)
@@ -48,6 +50,24 @@ def report(
         else:
             result[name] = _stuck(_reason_to_stay(name, desired, observed), previous.get(name) or _nothing(name))
     return result
+
+
+def _unseen(desired: Desired, observed: Observed, failures: Failures, previous: Mapping[str, Status]) -> Mapping[str, Status]:
+    """What was said of the table holds, and that nobody has looked since. Of what is in it nothing new can be said."""
+    name = f"routeTables/{desired.id}"
+    if desired.table is None and name not in desired.leaving:
+        return {}
+    status = copy.deepcopy(previous.get(name) or _nothing(name))
+    assert isinstance(status, route_table_pb2.RouteTableStatus)  # noqa: S101 - by its kind
+    status.state = status_pb2.STATE_DEGRADED
+    known = [condition for condition in status.conditions if condition.type != "Observed"]
+    failure = failures.get(name) or errors.AgentUnavailable("AGENT_UNAVAILABLE", "its agent is not there yet")
+    restarts = observed.namespace.agent_restarts if observed.namespace is not None else 0
+    why = f"{failure.message} (it was started {restarts} times again; the launcher's log says why it ends)"
+    status.ClearField("conditions")
+    status.conditions.extend([*known, resource.condition("Observed", SERVICE, failure.reason, why)])
+    status.agent_restarts = restarts
+    return {name: status}
 
 
 def _nothing(name: str) -> Status:

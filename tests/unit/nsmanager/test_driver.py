@@ -2,9 +2,12 @@
 
 import asyncio
 from collections import Counter
+from types import SimpleNamespace
 from typing import Any
 
-from crossns import operation
+import pytest
+
+from crossns import errors, operation
 from crossns.layout import Layout
 from services.nsmanager.driver import Device
 
@@ -35,6 +38,9 @@ class _Seeing(Device):
         wanted = [table] if table else self.present
         return tuple(operation.Namespace(table=each, cookie=1, attached=True) for each in wanted)
 
+    async def _connected_launcher(self) -> Any:
+        return SimpleNamespace(welcome=operation.Welcome(boot_id="boot", pid=1))
+
     async def _connected_agent(self, table: str) -> Any:
         return _Agent(table, self.dumps)
 
@@ -52,6 +58,29 @@ async def test_two_who_ask_at_once_what_there_is_cost_one_look() -> None:
     device = _Seeing("a", "b")
     await asyncio.gather(device.units(), device.units())
     assert device.dumps == {"a": 1, "b": 1}
+
+
+async def test_agent_that_is_not_there_is_waited_for_and_in_the_end_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = _Seeing("default", "a")
+    assert not (await device.observe("routeTables/a")).is_unseen
+
+    async def nobody(_table: str) -> Any:
+        raise errors.AgentUnavailable("AGENT_UNAVAILABLE", "nobody is there")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(device, "_connected_agent", nobody)
+        for _ in range(3):
+            with pytest.raises(errors.AgentUnavailable):
+                await device.observe("routeTables/a")
+        patch.setattr("services.nsmanager.driver.device._BACK_MAX_S", 0.0)
+        assert (await device.observe("routeTables/a")).is_unseen
+    # Once it was seen, it is waited for again.
+    assert not (await device.observe("routeTables/a")).is_unseen
+    monkeypatch.setattr(device, "_connected_agent", nobody)
+    monkeypatch.setattr("services.nsmanager.driver.device._BACK_MAX_S", 0.01)
+    await asyncio.sleep(0.02)
+    with pytest.raises(errors.AgentUnavailable):
+        await device.observe("routeTables/a")
 
 
 def test_first_agent_of_a_table_wakes_nobody_and_each_further_one_does() -> None:
