@@ -360,7 +360,7 @@ class NamespaceChanged(Message, frozen=True):
 
 
 class AgentStarted(Message, frozen=True):
-    """Event of the launcher: an agent is there (again) and answers. `restarts` counts since the launcher started."""
+    """Event of the launcher: an agent is there (again) and answers. `restarts` counts since its namespace is there."""
 
     table: str
     pid: int

@@ -67,7 +67,7 @@ def _tables(tables: Sequence[statistics_pb2.TableStatistics]) -> Iterator[Metric
     up = GaugeMetricFamily("crossns_table_up", "Whether the table's agent answered in time.", labels=["table"])
     restarts = CounterMetricFamily(
         "crossns_table_agent",
-        "How often the agent was started again since the launcher's start.",
+        "How often the agent was started again since its namespace is there.",
         labels=["table"],
         unit="restarts",
     )

@@ -15,7 +15,8 @@ from crossns import errors, operation, proc, standing
 from crossns.agent import Agent
 from crossns.testing.device import Device, doc, wait_until
 from crossns.testing.lab import Cable, Lab
-from crossns.v1 import events_pb2, events_pb2_grpc, route_table_pb2, status_pb2, v_service_pb2
+from crossns.v1 import events_pb2, events_pb2_grpc, route_table_pb2, route_table_pb2_grpc, status_pb2, v_service_pb2
+from services.nsmanager.agent.spares import KEPT
 from tests.kernel.view import table_with_card
 
 pytestmark = [pytest.mark.kernel, pytest.mark.asyncio(loop_scope="module")]
@@ -252,6 +253,38 @@ async def test_agent_that_does_not_stay_shows_in_the_status_until_it_does(device
         return is_seen and status.state == status_pb2.STATE_READY and status.agent_restarts > before
 
     await wait_until(is_well)
+
+
+async def test_agent_that_died_beside_the_launcher_is_told_and_counted_like_any_other(device: Device) -> None:
+    await device.apply(doc("routeTables/a"))
+    pid = device.pid("agent a")
+    before = await restarts(device)
+    async with watching(device, route_tables=["routeTables/a"], kinds=[AGENT]) as events:
+        for process in (device.pid("launcher"), pid):
+            os.kill(process, signal.SIGKILL)
+        told = await events.until(lambda event: event.type == MISSED)
+    stopped, started, missed = told
+    assert (stopped.type, stopped.agent.pid, stopped.name) == (STOPPED, pid, "routeTables/a")
+    assert (started.agent.pid, started.agent.restarts) == (device.pid("agent a"), before + 1)
+    assert missed.missed.message
+
+    async def is_counted() -> bool:
+        return await restarts(device) == await counted(device) == before + 1
+
+    await wait_until(is_counted)
+    # The next launcher knows that, too.
+    await device.kill("launcher")
+    await wait_until(is_counted)
+    # Whatever comes next finds the tree complete.
+    await wait_until(lambda: len(device.pids("spare")) == KEPT)
+
+
+async def counted(device: Device) -> int | None:
+    """What metrics are made of; None while the launcher does not answer."""
+    stub = route_table_pb2_grpc.RouteTablesStub(device.client.channel)
+    tables = [each async for each in stub.ListStatistics(route_table_pb2.ListStatisticsRequest())]
+    (found,) = (each for each in tables if each.name == "routeTables/a")
+    return found.agent_restarts_total if found.HasField("agent_restarts_total") else None
 
 
 async def restarts(device: Device) -> int:

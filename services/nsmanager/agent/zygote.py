@@ -130,7 +130,7 @@ def _be_agent(fork: agents.Fork, origin: Origin) -> None:
 def _settle(fork: agents.Fork, origin: Origin) -> socket.socket:
     """Become the one agent of the namespace and say so; the socket to serve."""
     _enter(fork, origin)
-    if records.claim(place.agent_records(origin.layout) / f"{fork.table}.{fork.cookie}") is None:
+    if records.claim(place.agent_records(origin.layout) / f"{fork.table}.{fork.cookie}", fork.restarts) is None:
         sys.exit("the namespace has an agent")
     if os.getppid() != origin.pid:
         # The launcher is gone and so is the zygote: its next life has forked, or will fork, this agent anew.

@@ -42,6 +42,8 @@ class Device:
         self._on_news = on_news
         self._launcher: Launcher | None = None
         self._agents: dict[str, Agent] = {}
+        # By table, the process of the agent that was told of last.
+        self._pids: dict[str, int] = {}
         # A newer session of a service ends its older one: of two that connect at once, one must wait.
         self._connecting: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._snapshots: dict[str, operation.Snapshot] = {}
@@ -73,6 +75,7 @@ class Device:
     async def units(self) -> Iterable[str]:
         """Looks at those that it has never seen, all at once: a card may be in any. At all others the rounds look."""
         namespaces = await self._namespaces("")
+        self._compare(namespaces)
         async with self._surveying:
             unseen = [each.table for each in namespaces if each.table not in self._snapshots]
             await asyncio.gather(*(self._look(table) for table in unseen), return_exceptions=True)
@@ -99,6 +102,7 @@ class Device:
                 await agent.close()
             self._connecting.pop(table, None)
             self._unseen_since.pop(table, None)
+            self._pids.pop(table, None)
             return Observed(marked=self._marked, cards=self._cards(), macs=self._macs)
         launcher = await self._connected_launcher()
         snapshot = await self._seen(table)
@@ -206,9 +210,25 @@ class Device:
                 agent.post(kernel.Subscribe())
             return agent
 
+    def _compare(self, namespaces: Iterable[operation.Namespace]) -> None:
+        """Agents that ended while there was no session with the launcher: nobody told of that."""
+        for each in namespaces:
+            known = self._pids.get(each.table, each.agent_pid)
+            if known != each.agent_pid:
+                self._on_launcher_event(operation.AgentExited(table=each.table, pid=known))
+                if each.agent_pid:
+                    started = operation.AgentStarted(table=each.table, pid=each.agent_pid, restarts=each.agent_restarts)
+                    self._on_launcher_event(started)
+            elif each.agent_pid:
+                self._pids[each.table] = each.agent_pid
+
     def _on_launcher_event(self, event: operation.Event) -> None:
         if isinstance(event, operation.AgentExited | operation.AgentStarted):
             self._on_news(event.table, event)
+            if isinstance(event, operation.AgentStarted):
+                self._pids[event.table] = event.pid
+            else:
+                self._pids.pop(event.table, None)
         if isinstance(event, operation.AgentStarted) and not event.restarts:
             # A table's first: who had the table made waits for it, and looks then.
             return

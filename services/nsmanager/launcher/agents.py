@@ -31,11 +31,13 @@ Done = Callable[[errors.CrossnsError | None], None]
 
 
 class Fork(msgspec.Struct, frozen=True, tag=True):
-    """To the zygote: an agent for this table, in the namespace whose mount is `path` ("": the zygote's own)."""
+    """To the zygote: an agent for this table, in the namespace whose mount is `path` ("": the zygote's own). `restarts`: how many
+    the namespace has had before."""
 
     table: str
     cookie: int
     path: str
+    restarts: int = 0
 
 
 class Look(msgspec.Struct, frozen=True, tag=True):
@@ -98,6 +100,7 @@ class Agents:
         if agent is None:
             agent = self._agents[fork.table] = Agent(fork)
             if not self._adopt(agent):
+                agent.restarts = self._lost(fork)
                 self._request(agent)
         if agent.pid:
             done(None)
@@ -132,6 +135,11 @@ class Agents:
     def _record(self, table: str, cookie: int) -> Path:
         return self._records / f"{table}.{cookie}"
 
+    def _lost(self, fork: Fork) -> int:
+        """How many agents the namespace has had: one that died while no launcher was there has left its record."""
+        lost = records.read(self._record(fork.table, fork.cookie), records.Process)
+        return lost.restarts + 1 if lost else 0
+
     def _adopt(self, agent: Agent) -> bool:
         """Whether an agent of the namespace lives: it is watched from now on, and told of."""
         if not self._find(agent):
@@ -149,6 +157,8 @@ class Agents:
             return False
         process, fd = found
         agent.pid, agent.since = process.pid, time.monotonic()
+        # One that a former launcher had forked knows its number.
+        agent.restarts = max(agent.restarts, process.restarts)
         agent.watched = watch.Watch(self._reactor, fd, lambda _status: self._on_end(agent))
         return True
 
@@ -166,7 +176,7 @@ class Agents:
         if agent.pid or self._adopt(agent):
             return
         try:
-            self._living_zygote().send(msgspec.json.encode(agent.fork))
+            self._living_zygote().send(msgspec.json.encode(msgspec.structs.replace(agent.fork, restarts=agent.restarts)))
         except OSError as error:
             _log.warning("the zygote does not take a request: %s", error)
         agent.timer = self._reactor.call_later(_READY_S, lambda: self._request(agent))

@@ -49,13 +49,14 @@ def remove(path: Path) -> None:
 
 
 class Process(msgspec.Struct, frozen=True):
-    """A process as `pidfd` finds it again."""
+    """A process as `pidfd` finds it again; `restarts`: how many stood in its place before, where somebody counts them."""
 
     pid: int
     started: int
+    restarts: int = 0
 
 
-def claim(path: Path) -> Process | None:
+def claim(path: Path, restarts: int = 0) -> Process | None:
     """Record this process in `path` and hold it for as long as the process lives; None where another living one does."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -63,7 +64,7 @@ def claim(path: Path) -> Process | None:
     except BlockingIOError:
         os.close(fd)
         return None
-    process = Process(os.getpid(), pidfd.start_time(os.getpid()) or 0)
+    process = Process(os.getpid(), pidfd.start_time(os.getpid()) or 0, restarts)
     # In place, for the lock is on this file, and at one size, so that a reader sees the old record or the new one.
     os.pwrite(fd, msgspec.json.encode(process).ljust(_CLAIM_SIZE), 0)
     return process
