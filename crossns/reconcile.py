@@ -9,7 +9,7 @@ Every write is fenced by the leader key. Drivers never retry; this is the one pl
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -275,11 +275,14 @@ class Reconciler(Generic[Desired, Observed, Op]):
         for name in cleared:
             await self._remove(unit, name, self._registries[names.collection(name)])
 
+    async def _seen(self, keys: Sequence[str]) -> Mapping[str, store.Entry]:
+        return {key: entry for key in keys if (entry := self._cache.get(key)) is not None}
+
     async def _remove(self, unit: str, name: str, registry: Registry) -> None:
         # Before it is tried: the other service may clear its part meanwhile.
         self._departing[name] = unit
         try:
-            if await registry.remove(name, self._fence):
+            if await registry.remove(name, self._fence, self._seen):
                 self._parts.forget(name)
                 del self._departing[name]
         except store.Conflict as conflict:

@@ -2,12 +2,14 @@
 
 import copy
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from itertools import repeat
 
-from google.protobuf import field_mask_pb2, timestamp_pb2
+from google.protobuf import field_mask_pb2
 
 from crossns import errors, names, resource, store, telemetry
 from crossns.registry import check
 from crossns.registry.keyspace import Keyspace, TakenMeanwhile, View
+from crossns.registry.lease import SharedLease
 from crossns.registry.options import Options
 from crossns.registry.prepared import Prepared
 from crossns.resource import Claim, Draft, Kind, Resource
@@ -16,17 +18,24 @@ from crossns.resource import Claim, Draft, Kind, Resource
 ATTEMPTS = 64
 PAGE_SIZE_DEFAULT = 100
 PAGE_SIZE_MAX = 1000
-# A request id is remembered for at least an hour: each lease takes ids for one hour and lives for two (AIP-155).
-REQUEST_LEASE_S = 7200
+# A request id is remembered for an hour at least (AIP-155), two at most.
+REQUEST_KEPT_S, REQUESTS_SHARE_S = 3600, 3600
 # How long a freed claim that rests stays taken: VRRP and routing peers forget an old identity within it.
-REST_S = 60
+REST_S, RESTS_SHARE_S = 60, 5
 
 # Looks at the store before a write is decided: may complete what is wanted, or refuse it. (registry, wanted, current)
 Admit = Callable[["Registry", Resource, Resource | None], Awaitable[Resource]]
+# The entries of those keys that are there.
+Read = Callable[[Sequence[str]], Awaitable[Mapping[str, store.Entry]]]
 
 
 async def _admit_all(_registry: "Registry", wanted: Resource, _current: Resource | None) -> Resource:
     return wanted
+
+
+async def _nothing(_keys: Sequence[str]) -> Mapping[str, store.Entry]:
+    """What is found there by somebody who does not look."""
+    return {}
 
 
 class Registry:
@@ -36,7 +45,8 @@ class Registry:
         self.kind = kind
         self._space = Keyspace(keys)
         self._admit = admit
-        self._request_lease = (0, 0)
+        self._requests = SharedLease(backend, REQUEST_KEPT_S, REQUESTS_SHARE_S)
+        self._rests = SharedLease(backend, REST_S, RESTS_SHARE_S)
 
     async def get(self, name: str) -> Resource:
         """The resource with its merged status, read linearizably; NotFound."""
@@ -111,7 +121,7 @@ class Registry:
                 check.unreferenced(name, conflict)
                 continue
             except store.LeaseLost:
-                self._request_lease = (0, 0)
+                self._forget_leases()
                 continue
             return self._merged(store.Entry(self.keys.desired(name), _stored(current), 0, revision), {})
         raise check.contention(name)
@@ -133,15 +143,18 @@ class Registry:
         ]
         return Prepared(compares, effects, current)
 
-    async def remove(self, name: str, fence: store.CreatedAt) -> bool:
+    async def remove(self, name: str, fence: store.CreatedAt, seen: Read = _nothing) -> bool:
         """Take a deleted resource out for good: desired, own status, claims, references. False while another service has a
-        part of it, or when it is not being deleted. Fenced: raises Conflict for a reconciler that is no longer the one."""
-        for _ in range(ATTEMPTS):
-            view, current = await self._current(name)
+        part of it, or when it is not being deleted. Fenced: raises Conflict for a reconciler that is no longer the one. What
+        the caller has `seen` is tried first: the transaction says whether it still holds."""
+        for read in (seen, *repeat(self.store.get_many, ATTEMPTS)):
+            view, current = await self._current(name, read)
             if current is None or not current.HasField("delete_time"):
-                return False
+                if read != seen:
+                    return False
+                continue
             draft = self.kind.draft(current)
-            view = view.with_entries(await self.store.get_many(self._space.claim_keys(draft)))
+            view = view.with_entries(await read(self._space.claim_keys(draft)))
             others = self._space.cleared_by_others(name)
             effects = [
                 *self._space.released(view, draft.claims, name, await self._rest_leases(draft.claims)),
@@ -158,6 +171,9 @@ class Registry:
                 if any(other in conflict.failed for other in others):
                     return False
                 continue
+            except store.LeaseLost:
+                self._forget_leases()
+                continue
             return True
         raise check.contention(name)
 
@@ -172,29 +188,32 @@ class Registry:
         return await self.get(name)
 
     async def _write_anew(self, name: str, decide: Callable[[Resource | None], Resource], options: Options) -> Resource:
-        for _ in range(ATTEMPTS):
+        for attempt in range(ATTEMPTS):
             view, current = await self._current(name)
             wanted = await self._completed(decide(current), current, self._admit)
             if current is not None and _is_same(current, wanted):
                 return await self.get(name)
             try:
-                prepared = await self._written(view, current, wanted, options)
+                # The claims of what is new are taken for free at first: the transaction says whether they are.
+                read = self.store.get_many if attempt or current is not None else _nothing
+                prepared = await self._written(view, current, wanted, options, read)
                 revision = await self.store.commit(prepared.compares, [] if options.validate_only else prepared.effects)
             except (store.Conflict, TakenMeanwhile):
                 continue
             except store.LeaseLost:
-                # The store was restored from before the lease.
-                self._request_lease = (0, 0)
+                self._forget_leases()
                 continue
             statuses = await self.store.get_many(self._space.status_keys(name)) if current is not None else {}
             return self._merged(store.Entry(self.keys.desired(name), _stored(wanted), 0, revision), statuses)
         raise check.contention(name)
 
-    async def _written(self, view: View, current: Resource | None, wanted: Resource, options: Options) -> Prepared:
+    async def _written(self, view: View, current: Resource | None, wanted: Resource, options: Options, read: Read) -> Prepared:
         before = self.kind.draft(current) if current is not None else Draft()
         after, name = self.kind.draft(wanted), wanted.name
-        more = [*self._space.claim_keys(before, after), *self._space.target_keys(after)]
-        view = view.with_entries(await self.store.get_many(more))
+        if targets := self._space.target_keys(after):
+            # Nobody may guess what another resource is.
+            read = self.store.get_many
+        view = view.with_entries(await read([*self._space.claim_keys(before, after), *targets]))
         self._check_targets(view, after)
         compares = [
             *view.unchanged([self.keys.desired(name), *self._space.claim_keys(before, after)]),
@@ -216,7 +235,8 @@ class Registry:
         if current is not None:
             check.alive(current)
             resource.check_immutable(self.kind, current, wanted)
-        return await self._written(view, current, await self._completed(wanted, current, _admit_all), options)
+        completed = await self._completed(wanted, current, _admit_all)
+        return await self._written(view, current, completed, options, self.store.get_many)
 
     async def prepared_deletion(self, name: str) -> Prepared:
         """One of several writes of one transaction: a deletion that is asked for."""
@@ -248,9 +268,9 @@ class Registry:
     def _name(self, entry: store.Entry) -> str:
         return entry.key.removeprefix(self.keys.desired(""))
 
-    async def _current(self, name: str) -> tuple[View, Resource | None]:
+    async def _current(self, name: str, read: Read | None = None) -> tuple[View, Resource | None]:
         key = self.keys.desired(name)
-        view = View(await self.store.get_many([key]))
+        view = View(await (read or self.store.get_many)([key]))
         if key not in view.entries:
             return view, None
         current = resource.load(self.kind.collection, view.value(key))
@@ -279,7 +299,7 @@ class Registry:
         ]
         if options.request_id and not options.validate_only:
             request = self.keys.request(options.request_id)
-            effects.append(store.Put(request, options.fingerprint.encode(), await self._lease_of_requests()))
+            effects.append(store.Put(request, options.fingerprint.encode(), await self._requests.id()))
         return effects
 
     async def _given_back(self, view: View, before: Draft, after: Draft, name: str) -> list[store.Effect]:
@@ -289,7 +309,11 @@ class Registry:
 
     async def _rest_leases(self, claims: Sequence[Claim]) -> Mapping[str, int]:
         kinds = {claim.kind for claim in claims} & self.kind.resting
-        return {kind: await self.store.grant(REST_S) for kind in kinds}
+        return {kind: await self._rests.id() for kind in kinds}
+
+    def _forget_leases(self) -> None:
+        self._requests.forget()
+        self._rests.forget()
 
     async def _is_repeated(self, options: Options) -> bool:
         """Whether this very request was carried out before."""
@@ -303,14 +327,6 @@ class Registry:
 
     def _unrepeated(self, options: Options) -> list[store.Compare]:
         return [store.Unchanged(self.keys.request(options.request_id), 0)] if options.request_id else []
-
-    async def _lease_of_requests(self) -> int:
-        now = timestamp_pb2.Timestamp()
-        now.GetCurrentTime()
-        hour = now.seconds // 3600
-        if self._request_lease[0] != hour:
-            self._request_lease = (hour, await self.store.grant(REQUEST_LEASE_S))
-        return self._request_lease[1]
 
 
 def _stored(wanted: Resource) -> bytes:

@@ -25,26 +25,30 @@ class Spares:
         return len(self._wishes) >= KEPT
 
     def fork(self) -> None:
+        self._wishes.append(self._forked())
+
+    def give(self, request: bytes) -> None:
+        """To the oldest one that lives, or to a new one, which finds it at once. `request` is at most PIPE_BUF long, so it comes
+        in one piece."""
+        while self._wishes:
+            wish = self._wishes.pop(0)
+            try:
+                os.write(wish, request)
+            except BrokenPipeError:
+                # Somebody has killed it.
+                continue
+            finally:
+                os.close(wish)
+            return
+        os.close(self._forked(request))
+
+    def _forked(self, request: bytes = b"") -> int:
+        """The end of its pipe that is ours."""
         theirs, ours = os.pipe()
+        os.write(ours, request)
         if os.fork() == 0:
             for wish in (ours, *self._wishes):
                 os.close(wish)
             self._become(theirs)
         os.close(theirs)
-        self._wishes.append(ours)
-
-    def give(self, request: bytes) -> None:
-        """To the oldest one that lives, or to a new one. `request` is at most PIPE_BUF long, so it comes in one piece."""
-        is_taken = False
-        while not is_taken:
-            if not self._wishes:
-                self.fork()
-            wish = self._wishes.pop(0)
-            try:
-                os.write(wish, request)
-                is_taken = True
-            except BrokenPipeError:
-                # Somebody has killed it.
-                pass
-            finally:
-                os.close(wish)
+        return ours

@@ -43,7 +43,7 @@ def run(launcher: socket.socket, layout: Layout) -> None:
     waiting = spares.Spares(lambda wish: _be_spare(wish, origin))
     while True:
         # Who waits comes first.
-        if not waiting.are_enough and not select.select([launcher], [], [], 0)[0]:
+        if not waiting.are_enough and not _is_readable(launcher.fileno()):
             waiting.fork()
             continue
         request, fds, *_ = socket.recv_fds(launcher, _REQUEST_MAX, 1)
@@ -55,6 +55,10 @@ def run(launcher: socket.socket, layout: Layout) -> None:
             _be_surveyor(fds[0], layout)
         for fd in fds:
             os.close(fd)
+
+
+def _is_readable(fd: int) -> bool:
+    return bool(select.select([fd], [], [], 0)[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +92,8 @@ def _be_spare(wish: int, origin: Origin) -> NoReturn:
         privilege.set_name("spare")
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         netns.setns(origin.nobody)
-        rehearsal.rehearse(origin.layout, Tables("", origin.nobody, origin.layout.incarnations))
+        if not _is_readable(wish):
+            rehearsal.rehearse(origin.layout, Tables("", origin.nobody, origin.layout.incarnations))
         request = os.read(wish, _REQUEST_MAX)
         os.close(wish)
         if request and isinstance(fork := _requests.decode(request), agents.Fork):
