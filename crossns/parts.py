@@ -19,6 +19,12 @@ from crossns.v1 import status_pb2
 _BATCH = 64
 
 
+def load(entries: Iterable[store.Entry], keys: names.Keys) -> dict[str, Status]:
+    """What stands in the store below the service's `status`, by resource name."""
+    by_name = {entry.key.removeprefix(keys.status("")): entry.value for entry in entries}
+    return {name: resource.load_status(names.collection(name), value) for name, value in by_name.items()}
+
+
 class Parts:
     def __init__(self, backend: store.Store, keys: names.Keys, fence: store.CreatedAt) -> None:
         self._store = backend
@@ -36,9 +42,7 @@ class Parts:
 
     def adopt(self, entries: Iterable[store.Entry]) -> None:
         """What a process before this one left in the store: from then on this one alone writes there."""
-        for entry in entries:
-            name = entry.key.removeprefix(self._keys.status(""))
-            self._said[name] = resource.load_status(names.collection(name), entry.value)
+        self._said |= load(entries, self._keys)
 
     def forget(self, name: str) -> None:
         """The resource is gone, its part with it."""

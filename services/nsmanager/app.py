@@ -2,7 +2,7 @@
 
 import time
 
-from crossns import impact_part, operation, rpc
+from crossns import impact_part, operation, parts, rpc
 from crossns.chronicle import Chronicle, Events
 from crossns.reconcile import Reconciler, Rooms
 from crossns.service import App, Context
@@ -20,6 +20,7 @@ async def build(context: Context) -> App:
         on_change=lambda unit: loop.trigger(unit),  # noqa: PLW0108 - there is no loop yet
         on_links=lambda: loop.trigger_unsettled(),  # noqa: PLW0108
         on_news=lambda table, told: hear(table, told),  # noqa: PLW0108
+        macs=plan.macs(parts.load(context.snapshot.below(context.keys.status("")), context.keys)),
     )
     world = model.World(context.keys)
     rooms = Rooms(world, plan.plan, plan.report, device)

@@ -1,6 +1,8 @@
 """Drift of what is ours is repaired; what is not ours survives everything that is done beside it."""
 
 import contextlib
+import os
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -149,6 +151,49 @@ async def test_card_that_lost_its_namespace_its_name_and_its_mark_is_found_by_it
     await device.delete("interfaces/a-lan", "routeTables/a/routes/r", wait=False)
     await device.delete("interfaces/br")
     await wait_until(lambda: _is_back("", "card-a"))
+
+
+async def test_card_that_was_let_out_while_nsmanager_was_down_is_pulled_back_by_the_next(device: Device, lab: Lab) -> None:
+    """Its namespace, its name and its mark are gone, and the process that has seen it; what it was stands in its status."""
+    await make_drifting(device, lab)
+    stopped = device.pid("nsmanager")
+    os.kill(stopped, signal.SIGSTOP)
+    try:
+        await do("ip", "-n", "a", "link", "property", "del", "dev", "lan", "altname", "interfaces.a-lan", "altname", "was.card-a")
+        await do("ip", "-n", "a", "link", "set", "lan", "name", "other", "netns", "1")
+        await _remove_namespace(device, "a")
+    finally:
+        os.kill(stopped, signal.SIGKILL)
+    await wait_until(lambda: Path("/run/netns/a").exists())
+    await wait_until(lambda: _is_back("a"))
+    await device.wait_until_state("interfaces/a-lan", "READY")
+
+
+async def _remove_namespace(device: Device, table: str) -> None:
+    """All that holds it: its name, what engines are shown of it, its agent."""
+    (shown,) = device.layout.incarnations.glob(f"{table}.*")
+    agent = device.pid(f"agent {table}")
+    await do("ip", "netns", "delete", table)
+    await do("umount", str(shown))
+    shown.unlink()
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(agent, signal.SIGKILL)
+
+
+async def test_card_that_is_missing_is_known_when_it_comes_back_to_another_nsmanager(device: Device, lab: Lab) -> None:
+    await make_drifting(device, lab)
+    await do("ip", "-n", "a", "link", "property", "del", "dev", "lan", "altname", "interfaces.a-lan", "altname", "was.card-a")
+    await do("ip", "netns", "add", "away")
+    try:
+        await do("ip", "-n", "a", "link", "set", "lan", "name", "other", "netns", "away")
+        await wait_until(lambda: _is_missing(device))
+        await device.kill("nsmanager")
+        await wait_until(device.serves)
+        assert await _is_missing(device)
+    finally:
+        await do("ip", "-n", "away", "link", "set", "other", "netns", "1")
+        await do("ip", "netns", "delete", "away")
+    await wait_until(lambda: _is_back("a"))
 
 
 async def _is_back(table: str, name: str = "lan") -> bool:

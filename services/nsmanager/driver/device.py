@@ -7,7 +7,7 @@ last is kept, because a card is looked for in all of them.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from crossns import counter, errors, kernel, names, operation
 from crossns.agent import Agent
@@ -34,7 +34,9 @@ class Device:
         on_change: Callable[[str], None],
         on_links: Callable[[], None],
         on_news: Callable[[str, Told], None],
+        macs: Mapping[str, tuple[str, str]] | None = None,
     ) -> None:
+        """`macs`: of cards that were there when another process led."""
         self._layout = layout
         self._token = token
         self._on_change = on_change
@@ -56,7 +58,7 @@ class Device:
         # Mark -> the table in which its link was last seen, and the link.
         self._marked: dict[str, tuple[str, operation.Link]] = {}
         # Mark -> MAC address and kind of the network card that carried it last, until it is given back.
-        self._macs: dict[str, tuple[str, str]] = {}
+        self._macs = dict(macs or {})
 
     async def run(self) -> None:
         """Hear the launcher's events all the time."""

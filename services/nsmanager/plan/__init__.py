@@ -13,7 +13,7 @@ from services.nsmanager.plan.news import Told, events
 from services.nsmanager.plan.observed import At, Observed, Privileged
 from services.nsmanager.plan.order import plan
 from services.nsmanager.plan.relocation import Keep, Relocation, evacuation, move, pulled_back
-from services.nsmanager.plan.report import report
+from services.nsmanager.plan.report import macs, report
 from services.nsmanager.plan.scene import LOOPBACK, after, before, is_link_local, left_over
 from services.nsmanager.plan.standings import standings
 from services.nsmanager.plan.statistics import statistics
@@ -36,6 +36,7 @@ __all__ = [
     "is_link_local",
     "items",
     "left_over",
+    "macs",
     "move",
     "plan",
     "pulled_back",

@@ -37,7 +37,7 @@ def report(
     result: dict[str, Status | None] = {}
     if desired.table is not None:
         result[desired.table.resource] = _table(desired, observed, failures)
-    result |= {link.resource: _link(link, desired, observed, failures) for link in desired.links}
+    result |= {link.resource: _link(link, desired, observed, failures, previous) for link in desired.links}
     result |= {route.resource: _route(route, desired, observed, failures) for route in desired.routes}
     result |= {rule.resource: _rule(rule, desired, observed, failures) for rule in desired.rules}
     result |= {neighbor.resource: _neighbor(neighbor, desired, observed, failures) for neighbor in desired.neighbors}
@@ -146,7 +146,15 @@ def _identity(index: int) -> route_table_pb2.DerivedIdentity:
     )
 
 
-def _link(link: Link, desired: Desired, observed: Observed, failures: Failures) -> interface_pb2.InterfaceStatus:
+def macs(parts: Mapping[str, Status]) -> dict[str, tuple[str, str]]:
+    """MAC address and kind of each network card that was there when its interface's status was written, by mark."""
+    cards = {name: part for name, part in parts.items() if isinstance(part, interface_pb2.InterfaceStatus)}
+    return {mark_of(name): (part.mac_address, part.link_kind) for name, part in cards.items() if part.original_link_name}
+
+
+def _link(
+    link: Link, desired: Desired, observed: Observed, failures: Failures, previous: Mapping[str, Status]
+) -> interface_pb2.InterfaceStatus:
     seen = links.find(link, desired, observed)
     reason, message = _found(failures.get(link.resource), is_there=seen is not None)
     if reason == "IN_PROGRESS" and link.kind == "physical" and links.card(link, observed) is None:
@@ -171,6 +179,12 @@ def _link(link: Link, desired: Desired, observed: Observed, failures: Failures) 
         status.mac_address = seen.mac
         status.mtu = seen.mtu
         status.original_link_name = seen.was
+        status.link_kind = seen.kind
+    elif isinstance(before := previous.get(link.resource), interface_pb2.InterfaceStatus) and link.kind == "physical":
+        # By which it is found when it comes back, to whoever leads then.
+        status.mac_address = before.mac_address
+        status.original_link_name = before.original_link_name
+        status.link_kind = before.link_kind
     return status
 
 
