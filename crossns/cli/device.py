@@ -19,13 +19,13 @@ _IP_NETNS = Path("/run/netns")
 
 def _gateway_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Options that `python -m gateway` takes, too; they reach it through its variables."""
-    tcp = "the gateway listens on TCP too, beyond loopback with TLS only; may be given several times"
+    tcp = "the gateway listens on TCP too, in a route table if one is named; beyond loopback with TLS only; repeatable"
     function = click.option("--client-ca", type=_FILE, help="who signs the clients' certificates (PEM)")(function)
     function = click.option("--tls-key", type=_FILE, help="its key (PEM)")(function)
     function = click.option("--tls-cert", type=_FILE, help="the gateway's certificate (PEM)")(function)
     metrics = "tell Prometheus there, over HTTP at /metrics, what is counted; beyond loopback with TLS only"
     function = click.option("--metrics", metavar="ADDRESS:PORT", help=metrics)(function)
-    return click.option("--listen", multiple=True, metavar="ADDRESS:PORT", help=tcp)(function)
+    return click.option("--listen", multiple=True, metavar="[TABLE:]ADDRESS:PORT", help=tcp)(function)
 
 
 @click.command(context_settings={"allow_interspersed_args": False})

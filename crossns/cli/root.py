@@ -24,7 +24,7 @@ _COMMANDS = {
     "describe": ("resource", "describe", "everything about one resource: spec, status, who uses it"),
     "delete": ("resource", "delete", "delete resources, and wait until they are gone"),
     "table": ("table", "table", "route tables: create, update, list, show, delete"),
-    "interface": ("interface", "interface", "interfaces: list"),
+    "interface": ("interface", "interface", "interfaces: list, show, move"),
     "service": ("service", "service", "vServices: list, show, drain, enable, disable"),
     "verify": ("verify", "verify", "isolation: try to break what keeps route tables apart, and show the evidence"),
     "exec": ("device", "enter", "run a command inside a route table (root, on the device)"),

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 import click
 
@@ -112,7 +113,9 @@ async def _work(running: suite.Suite, environ: Mapping[str, str], command: Seque
         click.secho("crossns is ready: try `crossns status`, `crossns apply -f FILE`; Ctrl-C stops it", bold=True, err=True)
         await asyncio.Event().wait()
     await wait_until_ready(running)
-    return await proc.foreground(command, environ=environ)
+    # What is said of `crossns` to whoever works in it must be there to be called.
+    own = {"PATH": os.pathsep.join((str(Path(sys.executable).parent), environ.get("PATH", os.defpath)))}
+    return await proc.foreground(command, environ={**environ, **own})
 
 
 async def _result(working: asyncio.Task[int]) -> int:

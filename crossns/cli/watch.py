@@ -49,6 +49,11 @@ async def watch(
     With -o json each line is an event with its resumeToken, which --resume takes: nothing is missed in between. What happens
     faster than it can be told is MISSED, with how much it was.
     """
+    for table in tables:
+        try:
+            await api.get(f"routeTables/{table}")
+        except errors.NotFound:
+            click.echo(f"routeTables/{table} does not exist (yet): nothing happens before it does", err=True)
     request = events_pb2.WatchRequest(
         resume_token=resume_token,
         route_tables=[f"routeTables/{table}" for table in tables],

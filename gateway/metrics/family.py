@@ -54,7 +54,9 @@ class Collected(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield InfoMetricFamily("crossns_build", "The gateway's version.", value={"version": VERSION})
-        yield GaugeMetricFamily("crossns_scrape", "How long the services took to answer.", self._scrape.took_s, unit="seconds")
+        yield GaugeMetricFamily(
+            "crossns_scrape_duration", "How long the services took to answer.", self._scrape.took_s, unit="seconds"
+        )
         up = GaugeMetricFamily("crossns_service_up", "Whether the service told all that it counts.", labels=["service"])
         for service, is_up in self._scrape.up.items():
             up.add_metric([service], is_up)

@@ -36,7 +36,7 @@ LINK = (
 # By version of IP.
 IP = (
     Measure("ip_received", "packets", "IP packets that came in, to be forwarded or dropped, too.", "received_packets_total"),
-    Measure("ip_received", "bytes", "Their bytes, IP header included.", "received_bytes_total"),
+    Measure("ip_received", "bytes", "Bytes of all IP packets that came in, IP header included.", "received_bytes_total"),
     Measure("ip_delivered", "packets", "IP packets that were for the table itself.", "delivered_packets_total"),
     Measure("ip_forwarded", "packets", "IP packets that were passed on to another link.", "forwarded_packets_total"),
     Measure("ip_sent", "packets", "IP packets that the table itself sent.", "sent_packets_total"),
@@ -56,10 +56,20 @@ IP = (
     Measure("udp_send_buffer", "errors", "UDP datagrams for which there was no room to send.", "udp.send_buffer_errors_total"),
     Measure("icmp_received", "messages", "ICMP messages that came in.", "icmp.received_messages_total"),
     Measure("icmp_received", "errors", "ICMP messages that came in with an error.", "icmp.received_errors_total"),
-    Measure("icmp_received_unreachable", "messages", "Unreachable destinations told of.", "icmp.received_unreachables_total"),
+    Measure(
+        "icmp_received_unreachable",
+        "messages",
+        "ICMP messages that told the table of a destination that is unreachable.",
+        "icmp.received_unreachables_total",
+    ),
     Measure("icmp_sent", "messages", "ICMP messages that were sent.", "icmp.sent_messages_total"),
     Measure("icmp_sent", "errors", "ICMP messages that could not be sent.", "icmp.sent_errors_total"),
-    Measure("icmp_sent_unreachable", "messages", "Unreachable destinations the table told of.", "icmp.sent_unreachables_total"),
+    Measure(
+        "icmp_sent_unreachable",
+        "messages",
+        "ICMP messages by which the table told of a destination that is unreachable.",
+        "icmp.sent_unreachables_total",
+    ),
     Measure("tcp", "sockets", "TCP sockets in use, listening ones too.", "sockets.tcp"),
     Measure("udp", "sockets", "UDP sockets in use.", "sockets.udp"),
     Measure("raw", "sockets", "Raw sockets in use.", "sockets.raw"),

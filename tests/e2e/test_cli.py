@@ -271,9 +271,10 @@ def test_watch_prints_what_happens_and_goes_on_where_it_stopped() -> None:
             watching.terminate()
     token = events[-1]["resumeToken"]
     done("table", "delete", "seen")
-    resumed = crossns("watch", "--resume", token, "--timeout", "2")
+    resumed = crossns("watch", "--resume", token, "--table", "seen", "--timeout", "2")
     assert resumed.returncode == 3
     assert re.search(r"DELETED +routeTables/seen", resumed.stdout)
+    assert "routeTables/seen does not exist" in resumed.stderr
 
 
 def test_status_says_that_all_is_well_and_shows_processes_with_their_memory() -> None:

@@ -204,7 +204,7 @@ def test_restarts_of_an_agent_are_told_also_while_it_is_away() -> None:
 
 def test_service_that_does_not_answer_is_down() -> None:
     assert series("crossns_service_up") == {("nsmanager",): 1, ("proxy",): 0}
-    assert series("crossns_scrape_seconds") == {(): 0.25}
+    assert series("crossns_scrape_duration_seconds") == {(): 0.25}
 
 
 def test_version_is_that_of_the_project() -> None:

@@ -168,7 +168,10 @@ def evacuated(relocation: Relocation, impact: impact_pb2.Impact) -> list[route_t
     for card in relocation.changed:
         names = {item.change: item.link for item in impact.items if item.kind == _LINK and item.resource == card.name}
         here, there = names.get(_REMOVED, ""), names.get(_ADDED, "")
-        own = [item for item in gone if here and (item.link == here or f" dev {here} " in item.object)]
+        if not here:
+            # It was not there: nothing goes back.
+            continue
+        own = [item for item in gone if item.link == here or f" dev {here} " in item.object]
         told.append(
             route_table_pb2.EvacuatedCard(
                 interface=card.name,

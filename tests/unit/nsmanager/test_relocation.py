@@ -3,7 +3,7 @@
 from google.protobuf import json_format
 
 from crossns import examination, names, operation, resource, store
-from crossns.v1 import impact_pb2, route_pb2
+from crossns.v1 import impact_pb2, interface_pb2, route_pb2
 from services.nsmanager import model, plan
 from tests.unit.nsmanager.test_plan import KEYS, Spec
 
@@ -122,3 +122,9 @@ def test_route_that_names_an_interface_of_another_table_is_not_put_on_a_link_of_
     said = plan.report(town.desired("a"), seen, {}, {})["routeTables/a/routes/s"]
     assert said is not None
     assert said.conditions[0].reason == "LINK_MISSING"
+
+
+def test_card_that_was_not_there_does_not_go_back() -> None:
+    lost = interface_pb2.Interface(name="interfaces/a-lan")
+    lost.spec.physical.link_name = "eth1"
+    assert plan.evacuated(plan.evacuation("routeTables/a", [lost]), impact_pb2.Impact()) == []
