@@ -7,11 +7,13 @@ from crossns.message import Message
 
 
 class Examine(Message, frozen=True):
-    """Look at what hangs on `links`, and for the session between `local` and `remote`, "" for none. -> Examination"""
+    """Look at what hangs on `links`, and for the session between `local` and `remote`, "" for none; where `forwarded`, count what
+    is forwarded, too, which takes a while in a busy namespace. -> Examination"""
 
     links: tuple[str, ...]
     local: str = ""
     remote: str = ""
+    forwarded: bool = False
 
 
 class LookUp(Message, frozen=True):
@@ -71,10 +73,13 @@ class Rule(Message, frozen=True):
 
 class Examination(Message, frozen=True):
     """`sessions`: established TCP sessions of the namespace over addresses of the links; `carries_session`: whether the session
-    that was asked for goes over one of them."""
+    that was asked for goes over one of them. `forwarded`: established sessions of others that are forwarded over one of them, as
+    connection tracking knows them; there may be `more` than were looked at."""
 
     routes: tuple[Route, ...] = ()
     neighbors: tuple[Neighbor, ...] = ()
     rules: tuple[Rule, ...] = ()
     sessions: int = 0
     carries_session: bool = False
+    forwarded: int = 0
+    more: bool = False

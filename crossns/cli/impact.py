@@ -42,7 +42,10 @@ def text(impact: impact_pb2.Impact) -> str:
         if written:
             lines.append(f"resources {_word(change)}: {', '.join(written)}")
     if impact.established_sessions:
-        lines.append(f"established TCP sessions that break: {impact.established_sessions}")
+        lines.append(f"established TCP sessions of the table's own that break: {impact.established_sessions}")
+    if impact.forwarded_sessions or impact.forwarded_sessions_at_least:
+        bound = "at least " if impact.forwarded_sessions_at_least else ""
+        lines.append(f"established sessions that are forwarded over it and interrupted: {bound}{impact.forwarded_sessions}")
     if impact.carries_own_session:
         lines.append(click.style("the session that you are working in goes over this link", fg="red"))
     lines += [

@@ -15,7 +15,7 @@ from crossns.testing.device import Device, doc, wait_until
 from crossns.testing.lab import Cable, Lab
 from crossns.v1 import impact_pb2, route_table_pb2, route_table_pb2_grpc
 from tests.e2e.terminal import ENVIRON, crossns
-from tests.kernel.client import Dial, dial
+from tests.kernel.client import Dial, backend, dial
 from tests.kernel.test_proxy import frontend
 from tests.kernel.things import TABLES, becomes, foretold, impact, move, resources, things, without_dad
 from tests.kernel.view import TRAFFIC, addresses, bridge, do, ip, link, reaches, table_with_card
@@ -152,6 +152,25 @@ async def test_established_sessions_are_counted(device: Device, lan: str, lab: L
     finally:
         proc.kill(server)
         await server.wait()
+
+
+async def test_sessions_that_are_forwarded_over_it_are_counted(device: Device, lan: str, lab: Lab, dial: Dial) -> None:
+    """Through the table, from one card to the other; what connection tracking does not know is not counted."""
+    far = await lab.host("far", Cable("card-far"), ["10.3.0.6/24"], ["10.3.0.1"])
+    card = {"routeTable": "routeTables/a", "linkName": "far", "physical": {"linkName": "card-far"}}
+    await device.apply(doc("interfaces/far", **card, addresses=["10.3.0.1/24"]))
+    await lab.hosts["h"].configure("route add 10.3.0.0/24 via 10.0.0.1")
+    tracked = "add table ip t; add chain ip t c { type filter hook forward priority 0; }; add rule ip t c ct state new counter"
+    await do("ip", "netns", "exec", "a", "nft", tracked)
+    await backend(far, "far", "10.3.0.6:8080")
+    said = await impact(device, lan, "b")
+    assert (said.forwarded_sessions, said.forwarded_sessions_at_least) == (0, False)
+    for number in (1, 2):
+        await (await dial(lab.hosts["h"], "10.3.0.6:8080")).ask()
+        assert (await impact(device, lan, "b")).forwarded_sessions == number
+    assert [(await impact(device, name, "b")).forwarded_sessions for name in ("far", "br")] == [2, 0]
+    assert (await impact(device, lan, "b")).established_sessions == 0
+    await do("ip", "netns", "exec", "a", "nft", "delete table ip t")
 
 
 async def test_conflicts_in_the_target_are_told_and_those_that_block_change_nothing(device: Device, lan: str) -> None:

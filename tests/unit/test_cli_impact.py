@@ -40,13 +40,15 @@ def test_the_worst_comes_first_and_what_is_missing_is_told() -> None:
     told.conflicts.add(reason="SUBNET_OVERLAP", message="b0 has the same subnet")
     told.resources.add(name="interfaces/lan", change=impact_pb2.IMPACT_CHANGE_CHANGED)
     told.unanswered.add(service="proxy", message="it does not listen")
+    told.forwarded_sessions, told.forwarded_sessions_at_least = 7, True
     lines = click.unstyle(impact.text(told)).splitlines()
     assert lines[:2] == ["refused: there is a link lan already", "note: b0 has the same subnet"]
     assert [line.split()[0] for line in lines[3:5]] == ["address", "link"]
     assert lines[5:] == [
         "and 1 more that the kernel keeps by itself: routes with addresses, learned neighbours (-o yaml)",
         "resources changed: interfaces/lan",
-        "established TCP sessions that break: 3",
+        "established TCP sessions of the table's own that break: 3",
+        "established sessions that are forwarded over it and interrupted: at least 7",
         "the session that you are working in goes over this link",
         "proxy did not answer, what it would say is missing here: it does not listen",
     ]

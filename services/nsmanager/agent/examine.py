@@ -6,10 +6,11 @@ they are, cost nothing.
 
 import ipaddress
 import socket
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from pyroute2.netlink import nlmsg
 from pyroute2.netlink.rtnl import RTM_GETNEIGH, RTM_GETROUTE, RTM_GETRULE, RTM_NEWROUTE
 from pyroute2.netlink.rtnl.fibmsg import fibmsg
@@ -17,7 +18,7 @@ from pyroute2.netlink.rtnl.ndmsg import NTF_PROXY, NUD_PERMANENT, ndmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from crossns import examination
-from services.nsmanager.agent import entries, keepsakes, observe
+from services.nsmanager.agent import conntrack, entries, keepsakes, observe
 from services.nsmanager.agent.rtnl import Refused, Rtnl, decoded, encoded
 
 # linux/rtnetlink.h
@@ -52,6 +53,25 @@ def examine(rtnl: Rtnl, wanted: examination.Examine) -> examination.Examination:
         sessions=_sessions(on_links),
         carries_session=wanted.local in on_links or (wanted.local in elsewhere and _way_to(rtnl, wanted.remote) in chosen),
     )
+
+
+def count_forwarded(
+    rtnl: Rtnl,
+    wanted: examination.Examine,
+    later: Callable[[float, Callable[[], None]], object],
+    answer: Callable[[examination.Examination], None],
+) -> None:
+    """`answer` with the examination and the count beside it, at once or later."""
+    by_index = {link.index: link.name for link in observe.links(rtnl)}
+    chosen = {index for index, name in by_index.items() if name in wanted.links}
+    own = {each.prefix.split("/")[0] for each in observe.addresses(rtnl, by_index)}
+    seen = examine(rtnl, wanted)
+    conntrack.Count(
+        chosen,
+        own,
+        lambda address: _way_to(rtnl, address),
+        lambda found: answer(msgspec.structs.replace(seen, forwarded=found[0], more=found[1])),
+    ).begin(later)
 
 
 def ways(rtnl: Rtnl, wanted: examination.LookUp) -> examination.Ways:

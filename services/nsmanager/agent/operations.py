@@ -101,6 +101,8 @@ class Operations:
             case operation.ReadCounters():
                 counters = count.counters(census.census(self._rtnl))
                 answer(msgspec.structs.replace(counters, budget=self._budgets.counted()))
+            case examination.Examine(forwarded=True):
+                examine.count_forwarded(self._rtnl, wanted, self._later, answer)
             case examination.Examine():
                 answer(examine.examine(self._rtnl, wanted))
             case examination.LookUp():

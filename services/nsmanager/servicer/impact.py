@@ -108,7 +108,7 @@ class Impacts:
         impact = self._impact(name, state, relocation, departure, (there, snapshot))
         link = state.desired(there.id).all_links[name]
         impact.conflicts.extend(plan.conflicts(link, state.desired(there.id), snapshot, relocation, state.below(target)))
-        there_seen = await self._examine(there.id, (link.name,), impact_pb2.OwnSession())
+        there_seen = await self._examine(there.id, (link.name,), None)
         impact.items.extend(plan.awakened(there_seen, there.id))
         await self._add_parts(_part(departure, source, target, link), impact)
         if not departure.links:
@@ -161,6 +161,8 @@ class Impacts:
             items=[*plan.items(before, after), *plan.riders(relocation, here)],
             resources=plan.resources(relocation),
             established_sessions=departure.seen.sessions,
+            forwarded_sessions=departure.seen.forwarded,
+            forwarded_sessions_at_least=departure.seen.more,
             carries_own_session=departure.seen.carries_session,
         )
 
@@ -198,8 +200,14 @@ class Impacts:
         seen = await self._examine(desired.id, links, session)
         return _Departure(desired, snapshot, seen, links)
 
-    async def _examine(self, table: str, links: tuple[str, ...], session: Any) -> examination.Examination:
-        wanted = examination.Examine(links=links, local=session.local_address, remote=session.remote_address)
+    async def _examine(
+        self, table: str, links: tuple[str, ...], session: impact_pb2.OwnSession | None
+    ) -> examination.Examination:
+        """`session`: of links that leave, also what is forwarded over them; None for a look at links that come."""
+        wanted = examination.Examine(links=links)
+        if session is not None:
+            own, other = session.local_address, session.remote_address
+            wanted = examination.Examine(links=links, local=own, remote=other, forwarded=bool(links))
         seen = await self._answer(table, wanted)
         if not isinstance(seen, examination.Examination):
             raise errors.InvariantError(f"the agent of {table} answered a look at links with {type(seen).__name__}")
