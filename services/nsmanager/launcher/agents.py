@@ -62,6 +62,8 @@ class Agent:
     since: float = 0.0
     watched: watch.Watch | None = None
     timer: Timer | None = None
+    # Whether a zygote was asked for it since the last one ended.
+    is_asked: bool = False
     waiting: list[Done] = field(default_factory=list)
     # Set once the agent shall end and stay away.
     leaving: Callable[[], None] | None = None
@@ -83,6 +85,8 @@ class Agents:
         self._exited = exited
         self._agents: dict[str, Agent] = {}
         self._zygote: socket.socket | None = None
+        # How many zygotes ended early, in a row.
+        self._crashes = 0
 
     def get(self, table: str) -> Agent | None:
         return self._agents.get(table)
@@ -179,6 +183,7 @@ class Agents:
             self._living_zygote().send(msgspec.json.encode(msgspec.structs.replace(agent.fork, restarts=agent.restarts)))
         except OSError as error:
             _log.warning("the zygote does not take a request: %s", error)
+        agent.is_asked = True
         agent.timer = self._reactor.call_later(_READY_S, lambda: self._request(agent))
 
     def look(self, out: int) -> None:
@@ -203,15 +208,26 @@ class Agents:
                 pid = os.posix_spawn(sys.executable, argv, os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))})
             self._zygote = ours
             self._reactor.add_reader(ours.fileno(), lambda: self._on_message(ours))
-            watch.Watch(self._reactor, os.pidfd_open(pid), lambda status: self._on_zygote_end(ours, status))
+            since = time.monotonic()
+            watch.Watch(self._reactor, os.pidfd_open(pid), lambda status: self._on_zygote_end(ours, since, status))
         return self._zygote
 
-    def _on_zygote_end(self, zygote: socket.socket, status: int) -> None:
-        # It dies only when killed. Who waits for it asks again by timer.
+    def _on_zygote_end(self, zygote: socket.socket, since: float, status: int) -> None:
+        # It dies only when killed.
         _log.warning("the zygote ended with status %d", status)
         self._reactor.remove_reader(zygote.fileno())
         zygote.close()
         self._zygote = None
+        self._crashes = self._crashes + 1 if time.monotonic() - since < watch.SETTLED_S else 1
+        self._reactor.call_later(watch.rest_s(self._crashes), self._replace_zygote)
+
+    def _replace_zygote(self) -> None:
+        """What the former one was asked for has ended with it, unless it is there."""
+        self.start_zygote()
+        for agent in list(self._agents.values()):
+            if agent.is_asked and agent.timer:
+                agent.timer.cancel()
+                self._request(agent)
 
     def _on_message(self, zygote: socket.socket) -> None:
         try:
@@ -245,7 +261,7 @@ class Agents:
             _kill(self._record(table, cookie))
 
     def _on_end(self, agent: Agent) -> None:
-        pid, agent.pid, agent.watched = agent.pid, 0, None
+        pid, agent.pid, agent.watched, agent.is_asked = agent.pid, 0, None, False
         if agent.leaving:
             agent.leaving()
             return

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -149,3 +150,14 @@ def test_agent_that_keeps_ending_is_back_ever_later_and_at_once_when_it_had_live
     assert rests_s == [0.0, 0.05, 0.1, 0.2, 0.0]
     starts = [("a", pid, restarts) for restarts, pid in enumerate(pids)]
     assert told == [each for start in starts for each in (start, start[:2])]
+
+
+def test_zygote_that_always_ends_is_started_ever_later(
+    loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    kept = agents.Agents(loop, tmp_path, lambda *_started: None, lambda *_exited: None)
+    kept.start_zygote()
+    run(loop, 0.5)
+    # At 0, 0, 50, 150 and 350 ms, and as long as each lives.
+    assert 2 <= sum("the zygote ended" in each.message for each in caplog.records) <= 5
