@@ -323,6 +323,7 @@ async def holding(*what: str) -> AsyncIterator[dict[int, str]]:
         await holder.wait()
 
 
+@pytest.mark.needs("tap")
 async def test_whatever_a_process_holds_in_another_table_is_found(device: Device) -> None:
     """Also where its uid is one of crossns's."""
     await device.apply(*TABLES)
