@@ -35,7 +35,18 @@ def left_since(before: Census) -> Census:
 
 
 def _pids() -> list[Path]:
-    return [path for path in Path("/proc").iterdir() if path.name.isdecimal()]
+    return [path for path in Path("/proc").iterdir() if path.name.isdecimal() and not _is_kept_by_its_zygote(path)]
+
+
+def _is_kept_by_its_zygote(path: Path) -> bool:
+    """A spare: there are as many as the zygote has had time for. One that has lost its zygote is a leak as any other."""
+    try:
+        if (path / "comm").read_text() != "spare\n":
+            return False
+        parent = (path / "stat").read_text().rpartition(")")[2].split()[1]
+        return (path / "cmdline").read_bytes() == Path(f"/proc/{parent}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 def _processes() -> Census:

@@ -1,6 +1,7 @@
 """The leak check must itself be able to fail: each kind of thing is left behind on purpose, seen, and taken away again."""
 
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -28,6 +29,15 @@ def _seen(word: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_left_process_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     with _seen("process: sleep", monkeypatch):
         process = subprocess.Popen(["sleep", "60"])
+    process.kill()
+    process.wait()
+
+
+def test_left_spare_that_is_no_zygotes_is_seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    program = tmp_path / "spare"
+    shutil.copy("/bin/sleep", program)
+    with _seen("process: spare", monkeypatch):
+        process = subprocess.Popen([program, "60"])
     process.kill()
     process.wait()
 

@@ -1,4 +1,4 @@
-"""Agents that wait for a table: forked ahead of it, with everything behind them that does not need one (ADR 10).
+"""Agents that wait for a table: forked ahead of it, with everything behind them that does not need one (ADR 15).
 
 Called by the zygote. What an agent writes to is copied page by page when it starts, and that is most of what it costs: a spare
 has that behind it when it is wanted. It holds nothing of any table, is given to one at most, and ends with the zygote until then.
