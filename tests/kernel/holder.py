@@ -74,6 +74,11 @@ def held(what: str) -> object:
         case "files":
             go("b")
             return in_a_thread("a", own_files=True)
+        case "flight":
+            go("b")
+            ends, passed = socket.socketpair(), listener()
+            socket.send_fds(ends[0], [b"x"], [passed.fileno()])
+            return ends
         case "both":
             found = []
             for table in ("a", "b"):

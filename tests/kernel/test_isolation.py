@@ -328,11 +328,13 @@ async def test_whatever_a_process_holds_in_another_table_is_found(device: Device
     """Also where its uid is one of crossns's."""
     await device.apply(*TABLES)
     uid = device.layout.uid("gateway")
-    async with holding(f"tcp:{uid}", *[each for each in HELD if each != "tcp"]) as held:
+    async with holding(f"tcp:{uid}", *[each for each in HELD if each != "tcp"], "flight") as held:
         verdict, found = await verify(device, "a", "b")
     assert (verdict, set(leaks(found))) == ("LEAK", {"SOCKET"}), found
     told = {int(words.split()[1]): words for words in found["SOCKET", "LEAK"]}
     assert {held[pid]: HELD[held[pid]] in words for pid, words in told.items()} == dict.fromkeys(HELD, True), found
+    (unproven,) = found["SOCKET", "UNPROVEN"]
+    assert unproven.endswith(": 1 more wait in this unix socket to be received")
 
 
 @pytest.mark.parametrize(

@@ -54,9 +54,17 @@ class Files:
 
     def tun(self, number: str) -> str | None:
         """The name of the device that an open /dev/net/tun, wherever its node is, is attached to; None for other files."""
+        return self._shown(number, "iff:")
+
+    def in_flight(self, number: str) -> int:
+        """How many descriptors wait in a unix socket for somebody to receive them (SCM_RIGHTS)."""
+        return int(self._shown(number, "scm_fds:") or 0)
+
+    def _shown(self, number: str, field: str) -> str | None:
+        """proc_pid_fdinfo(5)"""
         for line in (self._directory / "fdinfo" / number).read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("iff:"):
-                return line.removeprefix("iff:").strip()
+            if line.startswith(field):
+                return line.removeprefix(field).strip()
         return None
 
     def taken(self, number: str) -> int:

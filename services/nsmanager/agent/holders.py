@@ -5,6 +5,8 @@ Called by `survey`, which may look into every process. What cannot be seen of a 
 
 import errno
 import os
+import socket
+import time
 from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -20,6 +22,8 @@ _NAMED_AS = ("net:[", "/run/", "/var/run/")
 _OWN = Path("/proc/self/ns/net")
 # So many things of one namespace are told of a process.
 _TOLD_MAX = 3
+# What is in flight on a device that is well has arrived by then.
+_FLIGHT_S = 0.1
 # It was closed, or its process ended, meanwhile.
 _GONE = frozenset((errno.ENOENT, errno.ESRCH, errno.EBADF))
 _DENIED = "may not be looked into: the launcher needs CAP_SYS_PTRACE and CAP_NET_ADMIN"
@@ -28,11 +32,13 @@ _DENIED = "may not be looked into: the launcher needs CAP_SYS_PTRACE and CAP_NET
 @dataclass(slots=True)
 class Held:
     """`things`: pid -> inode of a namespace -> what is held there; `namespaces`: open descriptors of those that were found by
-    what is held, with the process; `services`: pid -> the service of crossns that it is."""
+    what is held, with the process; `services`: pid -> the service of crossns that it is; `flights`: where descriptors wait to be
+    received, by process."""
 
     things: dict[int, dict[int, list[str]]] = field(default_factory=dict)
     namespaces: dict[int, tuple[int, int]] = field(default_factory=dict)
     services: dict[int, str] = field(default_factory=dict)
+    flights: dict[int, tuple[descriptors.Files, str]] = field(default_factory=dict)
     unseen: dict[int, proof.Unseen] = field(default_factory=dict)
 
 
@@ -41,6 +47,11 @@ def look(found: Collection[Process], own: Collection[int], known: Collection[int
     held = Held()
     for each in found:
         _Look(each, held, known, layout).through(whole=each.pid not in own)
+    if held.flights:
+        time.sleep(_FLIGHT_S)
+    for each in found:
+        if each.pid in held.flights:
+            _Look(each, held, known, layout).see_flight(*held.flights[each.pid])
     return held
 
 
@@ -89,7 +100,7 @@ class _Look:
             if not whole:
                 return
             if target.startswith("socket:["):
-                self._see_socket(files.taken(number))
+                self._see_socket(files, number)
             elif target.startswith("/") and (device := files.tun(number)) is not None:
                 self._see_tun(files.taken(number), device)
         except OSError as error:
@@ -101,8 +112,18 @@ class _Look:
         if seen.st_dev == _OWN.stat().st_dev and not self._is_known(seen.st_ino):
             self._held.namespaces[seen.st_ino] = os.open(path, os.O_RDONLY | os.O_CLOEXEC), self._process.pid
 
-    def _see_socket(self, fd: int) -> None:
-        with descriptors.opened(fd) as made:
+    def see_flight(self, files: descriptors.Files, number: str) -> None:
+        """Nobody but the receiver can say what they are."""
+        try:
+            if waiting := files.in_flight(number):
+                self._note(f"descriptor {number}: {waiting} more wait in this unix socket to be received")
+        except OSError as error:
+            self._miss(f"descriptor {number}", error)
+
+    def _see_socket(self, files: descriptors.Files, number: str) -> None:
+        with descriptors.opened(files.taken(number)) as made:
+            if made.family == socket.AF_UNIX and files.in_flight(number):
+                self._held.flights.setdefault(self._process.pid, (files, number))
             if not descriptors.is_of_network(made):
                 if self._serves_at and descriptors.unix_name(made) in self._serves_at:
                     self._held.services[self._process.pid] = self._serves_at[descriptors.unix_name(made)]
@@ -137,7 +158,9 @@ class _Look:
     def _miss(self, what: str, error: OSError) -> None:
         if error.errno in _GONE:
             return
-        why = _DENIED if isinstance(error, PermissionError) else f"{what}: {error.strerror}"
+        self._note(_DENIED if isinstance(error, PermissionError) else f"{what}: {error.strerror}")
+
+    def _note(self, why: str) -> None:
         self._held.unseen.setdefault(self._process.pid, proof.Unseen(pid=self._process.pid, name=self._process.name, why=why))
 
 
