@@ -53,6 +53,26 @@ async def test_what_anybody_changes_is_told_once_for_many(tree: Tree, agent: Age
     assert len(events) < 50
 
 
+async def test_change_of_each_kind_wakes_those_who_look_again(tree: Tree, agent: Agent) -> None:
+    await bridge(agent)
+    await ip("-netns", "a", "link", "set", "br0", "up")
+    events: list[operation.Event] = []
+    await tree.agent("a", on_event=events.append)
+    for words, kind in (
+        ("link set br0 mtu 1400", "link"),
+        ("address add 10.0.0.1/24 dev br0", "address"),
+        ("address add 2001:db8::1/64 dev br0", "address"),
+        ("route add blackhole 192.0.2.0/24", "route"),
+        ("route add blackhole 2001:db8:2::/48", "route"),
+        ("rule add pref 9 lookup 9", "rule"),
+        ("-6 rule add pref 9 lookup 9", "rule"),
+        ("neighbor add 10.0.0.9 lladdr 02:00:00:00:00:09 dev br0 nud permanent", "neighbor"),
+    ):
+        events.clear()
+        await ip("-netns", "a", *words.split())
+        await wait_until(lambda kind=kind: kind in kinds(events))
+
+
 async def test_overrun_is_told_as_such(tree: Tree, agent: Agent) -> None:
     events: list[operation.Event] = []
     await tree.agent("a", on_event=events.append)
