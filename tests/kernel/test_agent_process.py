@@ -229,7 +229,7 @@ async def test_budget_that_is_there_is_not_written_again_and_a_foreign_frame_is_
     assert (await dump(agent)).budget_seen == Seen(wanted.budget)
     for _ in range(2):
         await agent.call(RemoveBudget())
-    assert await writes(agent) == before + 1
+    assert await writes(agent) == before + 2
     assert (await dump(agent)).budget_seen is None
     chain = "add chain inet crossns_budget arriving { type filter hook input priority 0; }"
     for theirs in ("add table inet crossns_budget", f"flush ruleset; add table inet crossns_budget; {chain}"):
@@ -246,6 +246,26 @@ async def test_budget_that_the_kernel_does_not_take_is_told_in_its_words_and_cha
     assert "Error:" in refused.message
     assert await writes(agent) == before
     assert (await dump(agent)).budget_seen is None
+
+
+async def test_budget_that_somebody_has_flushed_is_still_lifted(agent: Agent) -> None:
+    await agent.call(PutBudget(budget=Budget(5)))
+    await ip("netns", "exec", "a", "nft", "flush", "ruleset")
+    assert (await dump(agent)).budget_seen == Seen(None)
+    await agent.call(RemoveBudget())
+    assert await ip("netns", "exec", "a", "sysctl", "-n", "net.netfilter.nf_conntrack_tcp_loose") == "1\n"
+    assert (await dump(agent)).budget_seen is None
+
+
+async def test_budget_of_default_goes_when_everything_is_taken_down(tree: Tree) -> None:
+    loose = Path("/proc/sys/net/netfilter/nf_conntrack_tcp_loose")
+    await (await tree.agent("default")).call(PutBudget(budget=Budget(5)))
+    assert loose.read_text(encoding="ascii") == "0\n"
+    await tree.end()
+    (await tree.down()).check()
+    assert (await proc.run(["nft", "list", "ruleset"])).check().stdout == ""
+    assert loose.read_text(encoding="ascii") == "1\n"
+    await tree.start()
 
 
 async def test_socket_that_nobody_waits_for_is_closed(agent: Agent) -> None:

@@ -14,9 +14,10 @@ from crossns.testing import device as testing_device
 from crossns.testing.device import Device, doc, wait_until
 from crossns.testing.lab import Cable, Host, Lab
 from crossns.v1 import statistics_pb2
+from tests.kernel import packets
 from tests.kernel.privileged import socket_in
 from tests.kernel.test_statistics import METRICS, scrape, statistics
-from tests.kernel.view import table_with_card
+from tests.kernel.view import do, table_with_card
 
 pytestmark = [pytest.mark.kernel, pytest.mark.needs("nft"), pytest.mark.asyncio(loop_scope="module")]
 
@@ -26,6 +27,10 @@ DROPPED_S = 0.3
 FLOOD = 40
 # Of this burst a second of rest lets one more in.
 BURST = 5
+MOST, PACKETS = 20, 200
+PICKUP = "net.netfilter.nf_conntrack_tcp_loose"
+TARGETS = ("10.0.0.1", "2001:db8::1")
+TRACKING = "add table inet f; add chain inet f c { type filter hook input priority 0; }; add rule inet f c ct state new accept"
 LIMITED = ["nft", "list", "table", "inet", "crossns_budget"]
 FOREIGN = (
     "add table inet foreign; add chain inet foreign c { type filter hook input priority 0; }; add rule inet foreign c counter"
@@ -270,3 +275,77 @@ async def test_table_has_its_budget_before_its_first_link_and_others_have_none(d
         return (await scrape())[0].get(("crossns_budget_too_many_sessions_total", "a")) == 0
 
     await wait_until(is_counted)
+
+
+def floods(namespace: Path) -> Iterator[str]:
+    """Sends one after the other, and says which."""
+    for kind, payload in packets.KINDS.items():
+        for target in TARGETS:
+            packets.flood(namespace, target, payload, PACKETS)
+            yield f"{kind} to {target}"
+    for kind, payload in packets.IPV6_KINDS.items():
+        packets.flood(namespace, TARGETS[1], payload, PACKETS)
+        yield kind
+    for target in TARGETS:
+        packets.flood(namespace, target, packets.KINDS["UDP"], PACKETS, in_fragments=True)
+        yield f"UDP in fragments to {target}"
+
+
+async def entries(device: Device) -> int:
+    return (await statistics(device, "a")).conntrack.entries
+
+
+async def loose(table: str = "a") -> str:
+    return (await proc.run(["ip", "netns", "exec", table, "sysctl", "-n", PICKUP])).check().stdout.strip()
+
+
+async def test_no_flood_makes_more_sessions_than_the_budget(device: Device, lab: Lab) -> None:
+    hosts = await plug(device, lab, "a")
+    await limit(device, maxSessions=MOST, newSessionsPerSecond=1_000_000)
+    found = {name: await entries(device) for name in floods(hosts["a"].namespace)}
+    assert {name: count for name, count in found.items() if count > MOST} == {}
+    # Of every kind that makes entries at all some were too many.
+    assert (await dropped(device)).too_many_total > PACKETS
+    assert max(found.values()) == MOST
+
+
+@pytest.mark.parametrize("is_tracked", [False, True], ids=["seen by nobody before", "tracked before"])
+async def test_flood_in_the_middle_of_sessions_does_not_cut_those_that_stood_before(
+    device: Device, lab: Lab, *, is_tracked: bool
+) -> None:
+    hosts = await plug(device, lab, "a")
+    if is_tracked:
+        await nft("a", TRACKING)
+    with listening(device.layout.netns / "a") as server, Sessions(hosts["a"].namespace) as sessions:
+        assert all(sessions.begin() for _ in range(3))
+        accepted = [server.accept()[0] for _ in range(3)]
+        await limit(device, maxSessions=1, newSessionsPerSecond=1, burst=1)
+        packets.flood(hosts["a"].namespace, TARGETS[0], packets.KINDS["TCP ACK"], PACKETS)
+        for client, taken in zip(sessions.open, accepted, strict=True):
+            speak(client, taken)
+            taken.close()
+        assert await dropped(device) == statistics_pb2.BudgetStatistics()
+        assert await entries(device) == (3 if is_tracked else 0)
+
+
+@pytest.mark.parametrize("before", ["0", "1"])
+async def test_pickup_of_sessions_is_refused_while_there_is_a_budget_and_as_it_was_behind_it(device: Device, before: str) -> None:
+    await device.apply(doc("routeTables/a"))
+    await do("ip", "netns", "exec", "a", "sysctl", "-qw", f"{PICKUP}={before}")
+    for change in ("list tables", "flush ruleset", "delete table inet crossns_budget; flush ruleset"):
+        await limit(device, maxSessions=5)
+        assert await loose() == "0"
+        await device.kill("agent a")
+        await do("ip", "netns", "exec", "a", "sysctl", "-qw", f"{PICKUP}=1")
+        # Nobody tells of a sysctl: it is found at the next look.
+        for turn in ("add", "delete"):
+            await do("ip", "-n", "a", "link", turn, "name", "foreign", "type", "bridge")
+
+        async def is_refused() -> bool:
+            return await loose() == "0"
+
+        await wait_until(is_refused)
+        await nft("a", change)
+        await limit(device)
+        assert await loose() == before
+        assert "crossns" not in await nft("a", "list ruleset")

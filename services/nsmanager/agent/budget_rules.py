@@ -3,9 +3,10 @@
 Pure. Called by `budgets`. Every rule has a comment that says what it does, numbers included: what is in force is read from the
 comments, which every version of nftables shows as they were written, unlike expressions.
 
-A session is what connection tracking takes for one. It counts where it comes in: the table's own sessions (HAProxy's to members,
-checks) are confirmed on their way out and pass, also over `lo`. What connection tracking did not see begin (TCP without a SYN)
-stood before the budget and passes, too. Protocols whose packets are nobody's sessions (VRRP, OSPF, tunnels) are left alone.
+A session is what would become an entry of connection tracking, of whatever protocol: so nothing makes entries beyond the budget.
+It counts where it comes in: the table's own sessions (HAProxy's to members, checks) are confirmed on their way out and pass, also
+over `lo`. What makes no entry passes uncounted: neighbour discovery, and TCP that begins without a SYN, which stood before
+connection tracking looked (`budgets` sees to it that the kernel takes it for no session).
 """
 
 import re
@@ -17,18 +18,15 @@ TABLE, CHAIN = "crossns_budget", "arriving"
 TOO_FAST, TOO_MANY = "too_fast", "too_many"
 # Behind connection tracking (-200, NF_IP_PRI_CONNTRACK), before addresses are translated and packets routed (NF_IP_PRI_MANGLE).
 PRIORITY = -150
-# TCP, UDP, UDP-Lite, SCTP, DCCP and ICMP of both versions, as numbers: names would be looked up in /etc/protocols.
-_PROTOCOLS = "{ 1, 6, 17, 33, 58, 132, 136 }"
 _RATE = re.compile(r"at most (\d+) new sessions per second, (\d+) at once")
 _COUNT = re.compile(r"at most (\d+) sessions at a time")
+_PICKUP = re.compile(r"nf_conntrack_tcp_loose was (\d+)")
 
 
 def _rules(budget: Budget) -> Iterator[tuple[str, str]]:
     """(what is done, the comment), in the order of the chain."""
-    yield "ct state != new accept", "crossns 1: what has been answered, or is no session"
+    yield "ct state invalid,untracked accept", "crossns 2: no session, or one that began before all budgets"
     yield "ct status confirmed accept", "what was let in before"
-    yield f"meta l4proto != {_PROTOCOLS} accept", "protocols without sessions"
-    yield "meta l4proto tcp tcp flags & (fin | syn | rst | ack) != syn accept", "what began before the budget"
     if budget.new_sessions_per_second:
         rate, burst = budget.new_sessions_per_second, budget.burst
         over = f"limit rate over {rate}/second burst {burst} packets"
@@ -55,12 +53,20 @@ def _numbers(pattern: re.Pattern[str], seen: Sequence[str]) -> tuple[int, ...] |
     return next((tuple(map(int, match.groups())) for match in matches), None)
 
 
-def render(budget: Budget, *, anew: bool) -> str:
-    """One transaction of nft(8). `anew`: whatever stands in the table goes first, its counters with it."""
+def pickup_before(comment: str) -> str | None:
+    """What was in force before the budget, by the comment of its table; None where that says nothing."""
+    match = _PICKUP.fullmatch(comment)
+    return match[1] if match else None
+
+
+def render(budget: Budget, pickup: str, *, anew: bool) -> str:
+    """One transaction of nft(8), which tells `pickup_before` of `pickup`. `anew`: whatever stands in the table goes first, its
+    counters with it."""
     chain = f"inet {TABLE} {CHAIN}"
+    table = f'add table inet {TABLE} {{ comment "nf_conntrack_tcp_loose was {pickup}"; }}'
     lines = [
-        f"add table inet {TABLE}",
-        *([f"delete table inet {TABLE}", f"add table inet {TABLE}"] if anew else []),
+        table,
+        *([f"delete table inet {TABLE}", table] if anew else []),
         f"add counter inet {TABLE} {TOO_FAST}",
         f"add counter inet {TABLE} {TOO_MANY}",
         f"add chain {chain} {{ type filter hook prerouting priority {PRIORITY}; policy accept; }}",

@@ -1,7 +1,7 @@
 """The budget of a table's sessions, as an nftables table of our own; all others are somebody else's.
 
-Called by `operations`, and by the zygote once. Where there is a budget, changes of it are listened for: who flushes it finds it
-back.
+Called by `operations`, by the zygote once, and by `teardown`. Where there is a budget, changes of it are listened for: who
+flushes it finds it back.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ import struct
 from collections.abc import Callable, Mapping
 
 from crossns import budget, counter
-from services.nsmanager.agent import budget_rules, nfnl, nft
+from services.nsmanager.agent import budget_rules, nfnl, nft, pickup
 from services.nsmanager.launcher import session
 from services.nsmanager.launcher.loop import Reactor
 
@@ -20,7 +20,7 @@ from services.nsmanager.launcher.loop import Reactor
 _NFNLGRP_NFTABLES = 7
 _SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP = 270, 1
 # Attributes of linux/netfilter/nf_tables.h.
-_TABLE_FLAGS = 2
+_TABLE_FLAGS, _TABLE_USERDATA = 2, 6
 _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_POLICY, _CHAIN_TYPE = 3, 4, 5, 7
 _HOOK_NUMBER, _HOOK_PRIORITY = 1, 2
 _RULE_CHAIN, _RULE_USERDATA = 2, 7
@@ -34,18 +34,6 @@ _BUFFER = 64 * 1024
 _DEBOUNCE_S = 0.004
 
 
-def look(kernel: nfnl.Nfnl) -> tuple[bool, budget.Seen | None]:
-    """Whether the table's frame stands as we make it, and what there is."""
-    table = kernel.table()
-    if table is None:
-        return False, None
-    chain = kernel.one(nfnl.GET_CHAIN, {_CHAIN_NAME: nfnl.text(budget_rules.CHAIN)}) or {}
-    rules = kernel.all(nfnl.GET_RULE, {_RULE_CHAIN: nfnl.text(budget_rules.CHAIN)}) if chain else []
-    # A dormant table does nothing.
-    stands = _number(table, _TABLE_FLAGS) == 0 and _is_ours(chain)
-    return stands, budget.Seen(budget_rules.budget_of([_comment(rule) for rule in rules]) if stands else None)
-
-
 class Budgets:
     """`changed` is called when somebody may have changed the budget of this namespace."""
 
@@ -56,25 +44,34 @@ class Budgets:
         # Of the agent's life: the kernel counts one that is closed for a while yet.
         self._kernel = nfnl.Nfnl(budget_rules.TABLE)
         self._socket: socket.socket | None = None
+        # As it was before there was a budget: the table says it, but somebody may take that away. None: there is none.
+        self._pickup: str | None = None
         self._is_told = False
 
     def seen(self) -> budget.Seen | None:
-        _, found = look(self._kernel)
+        _, found = self._look()
         self._follow(is_there=found is not None)
         return found
 
     def put(self, wanted: budget.Budget) -> None:
-        stands, found = look(self._kernel)
+        stands, found = self._look()
         if found is not None and found.budget == wanted:
             return
         self._follow(is_there=True)
-        nft.run(budget_rules.render(wanted, anew=found is not None and not stands), "limit the table's sessions")
-        self._tally.writes += 1
+        before = self._pickup or pickup.read()
+        script = budget_rules.render(wanted, before, anew=found is not None and not stands)
+        nft.run(script, "limit the table's sessions")
+        self._pickup = before
+        self._tally.writes += 1 + pickup.write(pickup.REFUSED)
 
     def remove(self) -> None:
-        if look(self._kernel)[1] is None:
+        """The table goes last: it says what else there is to do."""
+        if self._look()[1] is None:
             return
+        if self._pickup is not None:
+            self._tally.writes += pickup.write(self._pickup)
         nft.run(budget_rules.removal(), "lift the limit of the table's sessions")
+        self._pickup = None
         self._tally.writes += 1
         self._follow(is_there=False)
 
@@ -87,6 +84,24 @@ class Budgets:
     def close(self) -> None:
         self._follow(is_there=False)
         self._kernel.close()
+
+    def _pickup_before(self) -> str:
+        told = _comment((self._kernel.table() or {}).get(_TABLE_USERDATA, b""))
+        return budget_rules.pickup_before(told) or self._pickup or pickup.read()
+
+    def _look(self) -> tuple[bool, budget.Seen | None]:
+        """Whether the table's frame stands as we make it, and what there is. Without its sysctl a budget is none."""
+        table = self._kernel.table()
+        if table is None:
+            return False, budget.Seen(None) if self._pickup is not None else None
+        self._pickup = budget_rules.pickup_before(_comment(table.get(_TABLE_USERDATA, b""))) or self._pickup
+        chain = self._kernel.one(nfnl.GET_CHAIN, {_CHAIN_NAME: nfnl.text(budget_rules.CHAIN)}) or {}
+        rules = self._kernel.all(nfnl.GET_RULE, {_RULE_CHAIN: nfnl.text(budget_rules.CHAIN)}) if chain else []
+        # A dormant table does nothing.
+        stands = _number(table, _TABLE_FLAGS) == 0 and _is_ours(chain)
+        is_whole = stands and pickup.read() == pickup.REFUSED
+        comments = [_comment(rule.get(_RULE_USERDATA, b"")) for rule in rules]
+        return stands, budget.Seen(budget_rules.budget_of(comments) if is_whole else None)
 
     def _follow(self, *, is_there: bool) -> None:
         if is_there and self._socket is None:
@@ -131,9 +146,8 @@ def _is_ours(chain: Mapping[int, bytes]) -> bool:
     return where == (_PREROUTING, budget_rules.PRIORITY) and kind == (b"filter", _ACCEPT)
 
 
-def _comment(rule: Mapping[int, bytes]) -> str:
-    """The first piece of its user data, where that is a comment (NFTNL_UDATA_RULE_COMMENT in libnftnl's udata.h)."""
-    data = rule.get(_RULE_USERDATA, b"")
+def _comment(data: bytes) -> str:
+    """The first piece of user data, where that is a comment (NFTNL_UDATA_{TABLE,RULE}_COMMENT in libnftnl's udata.h)."""
     is_one = len(data) > 2 and data[0] == 0
     return data[2 : 2 + data[1]].rstrip(b"\0").decode(errors="replace") if is_one else ""
 

@@ -14,8 +14,10 @@ from pathlib import Path
 from crossns import entry, errors, netns, operation, pidfd, settings, telemetry
 from crossns.layout import Layout
 from services.nsmanager.agent import addresses, entries, links, neighbors, observe, routes, rules, throwaway
+from services.nsmanager.agent.budgets import Budgets
 from services.nsmanager.agent.rtnl import Refused, Rtnl
 from services.nsmanager.launcher import engine, place, records, session
+from services.nsmanager.launcher.loop import Loop
 from services.nsmanager.launcher.namespace import Incarnation, Namespaces
 
 _GRACE_S = 5.0
@@ -88,6 +90,7 @@ def _return(there: Rtnl, default: Rtnl, link: operation.Link, home: int) -> None
 def _clean(default: Rtnl) -> None:
     """Take what is ours out of the namespace that stays."""
     throwaway.sweep(default)
+    _lift_budget(default)
     found = observe.links(default)
     by_index = {link.index: link.name for link in found}
     for rule in entries.rules(default):
@@ -105,6 +108,17 @@ def _clean(default: Rtnl) -> None:
             links.mark(default, operation.MarkLink(name=link.name, mark=""))
         elif link.mark:
             links.delete(default, operation.DeleteLink(name=link.name, mark=link.mark))
+
+
+def _lift_budget(default: Rtnl) -> None:
+    loop = Loop()
+    budgets = Budgets(loop, default.tally, lambda: None)
+    try:
+        budgets.remove()
+    except errors.PermanentError as error:
+        _log.error("%s", error.message)
+    budgets.close()
+    loop.close()
 
 
 def main() -> int:

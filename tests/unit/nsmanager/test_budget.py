@@ -107,7 +107,7 @@ def test_rules_that_are_not_all_there_in_their_order_are_no_budget(budget: Budge
 
 
 def test_transaction_keeps_what_stands_unless_it_is_to_be_made_anew() -> None:
-    kept, anew = budget_rules.render(BUDGET, anew=False), budget_rules.render(BUDGET, anew=True)
+    kept, anew = (budget_rules.render(BUDGET, "1", anew=anew) for anew in (False, True))
     assert "delete" not in kept
     assert anew.index("delete table inet crossns_budget") < anew.index("add counter")
     for text in (kept, anew):
