@@ -196,6 +196,14 @@ async def test_way_below_ip_is_followed_through_every_namespace(device: Device, 
         assert leaks(found) == {"INTERFACE": [path]}
 
 
+async def test_name_of_a_table_that_leads_into_another_one_leaks(device: Device) -> None:
+    await device.apply(*TABLES)
+    async with planted("mount --bind /run/netns/b /run/netns/a", "umount /run/netns/a"):
+        _, found = await verify(device, "a", "b")
+        words = "/run/netns/a is another namespace than routeTables/a: somebody mounted it there"
+        assert leaks(found) == {"INTERFACE": [words]}
+
+
 async def test_namespace_that_only_an_open_file_keeps_is_followed_too(device: Device) -> None:
     await device.apply(*TABLES)
     async with planted(BRIDGE, "ip netns del hidden || true"):

@@ -169,6 +169,14 @@ async def test_firewall_of_a_table_that_lets_nothing_in_is_no_leak(tree: Tree) -
     assert "2 of 4 datagrams arrived" in str(isolation.report(evidence))
 
 
+async def test_table_that_answers_no_request_leaves_the_neighbours_unproven(tree: Tree) -> None:
+    await create(tree, "a", "b")
+    rules = "table inet t { chain c { type filter hook input priority 0; policy drop; }; }"
+    await do("ip", "netns", "exec", "a", "nft", rules)
+    await do("ip", "netns", "exec", "a", "sysctl", "-q", "-w", "net.ipv4.conf.all.arp_ignore=8")
+    assert verdicts(await examine("a", "b"))["NEIGHBOR"] == {"UNPROVEN"}
+
+
 async def test_trial_is_no_session_of_the_table(tree: Tree) -> None:
     """Else it would be counted against a budget."""
     await create(tree, "a", "b")

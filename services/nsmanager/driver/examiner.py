@@ -46,6 +46,8 @@ class Examiner:
             yield _progress(1)
             surveyed = _expected(await self._device.ask_launcher(proof.Survey()), proof.Surveyed)
             _check_there(tables, surveyed)
+            named = _expected(await self._device.ask_launcher(operation.ListNamespaces()), operation.Namespaces)
+            astray = tuple(each.table for each in named.items if each.occupied and each.table in tables)
             yield _progress(2)
             ground = await self._ground(tables)
             played: tuple[Played, ...] = ()
@@ -62,7 +64,7 @@ class Examiner:
                 await asyncio.gather(*(self._device.ask(each, proof.EndTrial()) for each in tables), return_exceptions=True)
             declared = self._declared()
             ways = await self._ways(isolation.joins(surveyed, tables, declared))
-            yield Evidence(tuple(tables), surveyed, ways, ground, played, declared)
+            yield Evidence(tuple(tables), surveyed, ways, ground, played, declared, astray)
 
     async def _ground(self, tables: Sequence[str]) -> proof.Ground:
         wanted = proof.ProbeGround(networks=_NETWORKS, ports=_PORTS)

@@ -131,6 +131,8 @@ class Namespaces:
         with self._intending(path):
             _make_file(path)
             netns.bind_here(path)
+            # No peer of what stands under the table's name: what somebody mounts there must not stand here, too.
+            netns.mount(None, path, netns.MS_PRIVATE)
         return Incarnation(table, cookie, path)
 
     @contextlib.contextmanager

@@ -147,6 +147,12 @@ def test_datagram_that_did_not_arrive_proves_nothing_of_sockets() -> None:
     assert not_isolated(evidence) == [("UNPROVEN", "SOCKET", words, ["a"])]
 
 
+def test_table_that_answers_nothing_proves_nothing_of_neighbours() -> None:
+    silent = played("a", 1, sent=2, counted=(2, 2), datagrams=(1, 1), arp_answers=())
+    words = "routeTables/a answered none of the 2 requests on its own link"
+    assert not_isolated(replace(CLEAN, played=(silent, played("b", 2)))) == [("UNPROVEN", "NEIGHBOR", words, ["a"])]
+
+
 def test_processes_that_cannot_be_looked_into_leave_the_sockets_unproven() -> None:
     unseen = tuple(proof.Unseen(pid=pid, name="p", why="descriptor 3: No") for pid in (5, 6))
     words = "what could not be seen: process 5 (p): descriptor 3: No; process 6 (p): descriptor 3: No"

@@ -47,7 +47,8 @@ class Played:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """`ways`: by table, what hangs on its links that lead into another one; `declared`: what may lead there."""
+    """`ways`: by table, what hangs on its links that lead into another one; `declared`: what may lead there; `astray`: the tables
+    whose name in /run/netns is another namespace's."""
 
     tables: tuple[str, ...]
     surveyed: proof.Surveyed
@@ -55,6 +56,7 @@ class Evidence:
     ground: proof.Ground
     played: tuple[Played, ...]
     declared: Declared = field(default_factory=dict)
+    astray: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

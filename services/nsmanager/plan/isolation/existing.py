@@ -16,6 +16,7 @@ _SAME = "whether each table is a namespace of its own"
 
 def findings(evidence: Evidence, joins: Joins) -> Iterator[Finding]:
     yield from _one_namespace(joins)
+    yield from _astray(evidence)
     yield from _links(evidence, joins)
     yield from _ways(evidence, joins)
     yield from _sockets(evidence)
@@ -26,6 +27,13 @@ def _one_namespace(joins: Joins) -> Iterator[Finding]:
     for tables in joins.same:
         for layer in Layer:
             yield Finding(layer, Verdict.LEAK, _SAME, f"{listed(tables)} are the same network namespace", tables)
+
+
+def _astray(evidence: Evidence) -> Iterator[Finding]:
+    """Whoever goes by the name, as `ip netns` does, works in another table than he believes."""
+    for table in evidence.astray:
+        words = f"/run/netns/{table} is another namespace than {full(table)}: somebody mounted it there"
+        yield Finding(Layer.INTERFACE, Verdict.LEAK, _SAME, words, (table,))
 
 
 def _links(evidence: Evidence, joins: Joins) -> Iterator[Finding]:

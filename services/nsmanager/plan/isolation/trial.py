@@ -22,6 +22,7 @@ def findings(evidence: Evidence) -> Iterator[Finding]:
     for each in evidence.played:
         failed += _seen(each, whose, tried)
         failed += _lost(each, tried)
+        failed += _unanswered(each, tried)
         failed += _filtered(each, tried)
     yield from failed
     for layer in Layer:
@@ -34,7 +35,7 @@ def _tried(evidence: Evidence) -> Mapping[Layer, str]:
     return {
         Layer.INTERFACE: f"the same link name, MAC address, {ground.network} and IPv6 address in each at the same time",
         Layer.ROUTING: "a route and a rule of its own number put into each",
-        Layer.NEIGHBOR: "another MAC address for the same neighbour put into each, and an ARP request to each",
+        Layer.NEIGHBOR: "another MAC address for one neighbour put into each, an ARP request and a solicitation to each",
         Layer.FIREWALL: "a rule put into each that drops whatever has not its own number",
         Layer.SOCKET: f"TCP and UDP port {ground.port} of the same addresses bound in each, and a datagram to each",
     }
@@ -96,6 +97,13 @@ def _lost(each: Played, tried: Mapping[Layer, str]) -> Iterator[Finding]:
         yield Finding(Layer.SOCKET, Verdict.UNPROVEN, tried[Layer.SOCKET], words, (each.table,))
 
 
+def _unanswered(each: Played, tried: Mapping[Layer, str]) -> Iterator[Finding]:
+    """A table may answer one family alone, for its firewall or its ARP behaviour. One that answers nothing shows nothing."""
+    if each.traces.sent and each.number not in each.traces.arp_answers:
+        words = f"{full(each.table)} answered none of the {each.traces.sent} requests on its own link"
+        yield Finding(Layer.NEIGHBOR, Verdict.UNPROVEN, tried[Layer.NEIGHBOR], words, (each.table,))
+
+
 def _filtered(each: Played, tried: Mapping[Layer, str]) -> Iterator[Finding]:
     """Each sent as many datagrams with its own number as without one."""
     counted = each.traces.counted
@@ -122,7 +130,8 @@ def _shown(layer: Layer, played: Sequence[Played]) -> str:
         case Layer.NEIGHBOR:
             return (
                 f"{sum(len(each.neighbors) for each in traces)} entries, each in its own table only; "
-                f"{sum(len(each.arp_answers) for each in traces)} answers, each from the table that was asked"
+                f"{sum(len(each.arp_answers) for each in traces)} of {sum(each.sent for each in traces)} requests answered, "
+                "each by the table that was asked"
             )
         case Layer.FIREWALL:
             passed, dropped = (sum(each.counted[index] for each in traces if each.counted) for index in (0, 1))
