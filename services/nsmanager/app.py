@@ -25,13 +25,15 @@ async def build(context: Context) -> App:
     world = model.World(context.keys)
     rooms = Rooms(world, plan.plan, plan.report, device)
     loop = Reconciler(rooms, context.backend, context.snapshot, context.keys, context.fence, registries)
-    telling = Rooms(model.Standings(context.keys), plan.standings, lambda *_: {}, driver.Standings(device))
+    standings = model.Standings(context.keys)
+    telling = Rooms(standings, plan.standings, lambda *_: {}, driver.Standings(device))
     tellers = Reconciler(telling, context.backend, context.snapshot, context.keys, context.fence, {})
 
     def hear(table: str, told: plan.Told) -> None:
         chronicle.publish(plan.events(table, told, time.time_ns()))
-        if isinstance(told, operation.AgentStarted):
-            tellers.trigger(f"routeTables/{table}")
+        # A new agent knows of no vService; where none stands in its table, that is as it should be.
+        if isinstance(told, operation.AgentStarted) and standings.desired(unit := f"routeTables/{table}").standings:
+            tellers.trigger(unit)
 
     impacts = servicer.Impacts(registries, device.ask, impact_part.Parts(context.settings.layout, context.keys.service).add)
     examiner = driver.Examiner(device, lambda: isolation.declared(world.links))
