@@ -80,6 +80,8 @@ class Rtnl:
         for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK):
             self._socket.setsockopt(_SOL_NETLINK, option, 1)
         self._sequence = 0
+        # One for all: a new one for each answer would be new pages each time.
+        self._buffer = bytearray(_BUFFER)
         # Of dumps: kind of request -> bytes of a message -> what was made of it.
         self._memory: dict[int, dict[bytes, Any]] = {}
         self.tally = tally
@@ -161,7 +163,7 @@ class Rtnl:
     def _messages(self) -> Iterator[tuple[int, int, bytes, int]]:
         """Flags and kind of each reply up to the one that ends them, that one included, and where it is; raises Refused."""
         while True:
-            received = self._socket.recv(_BUFFER)
+            received = bytes(memoryview(self._buffer)[: self._socket.recv_into(self._buffer)])
             offset = 0
             while offset + _HEADER.size <= len(received):
                 size, kind, flags, sequence, _ = _HEADER.unpack_from(received, offset)
