@@ -34,7 +34,7 @@ def text(impact: impact_pb2.Impact) -> str:
     shown = [item for item in impact.items if not _is_of_the_kernel(item)]
     if shown:
         rows = [_row(item) for item in sorted(shown, key=lambda item: -item.severity)]
-        lines.append(columns.aligned([["WHAT", "WHERE", "", "CHANGE", "RESOURCE", ""], *rows]))
+        lines.append(columns.aligned([["WHAT", "WHERE", "CHANGE", "", "", "RESOURCE"], *rows]))
     if left := len(impact.items) - len(shown):
         lines.append(f"and {left} more that the kernel keeps by itself: routes with addresses, learned neighbours (-o yaml)")
     for change in (impact_pb2.IMPACT_CHANGE_CHANGED, impact_pb2.IMPACT_CHANGE_ADDED, impact_pb2.IMPACT_CHANGE_REMOVED):
@@ -77,7 +77,7 @@ def _row(item: impact_pb2.ImpactItem) -> list[str]:
     kind = impact_pb2.ImpactKind.Name(item.kind).removeprefix("IMPACT_KIND_").lower().replace("_", " ")
     where = " ".join(filter(None, (names.resource_id(item.route_table), item.link)))
     change = click.style(_word(item.change), fg=_COLOURS.get(item.severity))
-    return [kind, where, item.object, change, item.resource, item.message]
+    return [kind, where, change, item.object, item.message, item.resource]
 
 
 def _word(change: impact_pb2.ImpactChange.ValueType) -> str:

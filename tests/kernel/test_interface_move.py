@@ -177,6 +177,9 @@ async def test_conflicts_in_the_target_are_told_and_those_that_block_change_noth
     await device.apply(doc("interfaces/there", routeTable="routeTables/b", linkName="b0", bridge={}, addresses=["10.0.0.77/16"]))
     said = await impact(device, lan, "b")
     assert [(each.reason, each.blocking) for each in said.conflicts] == [("SUBNET_OVERLAP", False)]
+    await do("ip", "-n", "b", "address", "add", "10.0.0.1/32", "dev", "b0")
+    same = [each.message for each in (await impact(device, lan, "b")).conflicts if "the same address" in each.message]
+    assert same == ["b0 of routeTables/b has the same address as interfaces/a-lan: 10.0.0.1/32"]
     await do("ip", "-n", "b", "link", "add", "lan", "type", "bridge")
     before, stored = await things(*TABLES), await resources(device)
     with pytest.raises(errors.FailedPrecondition) as caught:

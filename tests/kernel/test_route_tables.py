@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -210,14 +212,15 @@ async def test_table_with_a_link_that_nobody_declared_is_not_deleted(device: Dev
     """Also where it came behind the request: the namespace waits, and goes by itself when the link has gone."""
     await lab.host("h", Cable("foreign"), ["10.0.0.6/24"])
     await device.apply(doc("routeTables/a"))
+    agent = device.pid("agent a")
+    os.kill(agent, signal.SIGSTOP)
     await do("ip", "link", "set", "foreign", "netns", "a")
-
-    async def is_seen() -> bool:
-        return list((await device.client.get("routeTables/a")).status.undeclared_links) == ["foreign"]  # type: ignore[union-attr]
-
-    await wait_until(is_seen)
+    deleting = asyncio.create_task(device.client.delete("routeTables/a"))
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(deleting), 0.3)
+    os.kill(agent, signal.SIGCONT)
     with pytest.raises(errors.FailedPrecondition) as caught:
-        await device.client.delete("routeTables/a")
+        await deleting
     assert (caught.value.reason, caught.value.metadata["links"]) == ("ROUTE_TABLE_NOT_EMPTY", "foreign")
     await do("ip", "-n", "a", "link", "set", "foreign", "netns", "1")
     await wait_until(lambda: _has_none(device))

@@ -9,6 +9,7 @@ each with the resource for whose sake it is sent.
 
 from services.nsmanager.plan.conflict import conflicts
 from services.nsmanager.plan.impact import awakened, evacuated, items, resources, riders, touched, unknown_again
+from services.nsmanager.plan.links import foreign
 from services.nsmanager.plan.news import Told, events
 from services.nsmanager.plan.observed import At, Observed, Privileged
 from services.nsmanager.plan.order import plan
@@ -33,6 +34,7 @@ __all__ = [
     "evacuated",
     "evacuation",
     "events",
+    "foreign",
     "is_link_local",
     "items",
     "left_over",

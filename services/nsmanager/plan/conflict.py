@@ -77,6 +77,9 @@ def _overlapping(link: Link, table: str, snapshot: operation.Snapshot) -> Iterat
         if address.link == "lo" or other.ip.is_link_local or names_seen.get(address.link) == link.mark:
             continue
         for mine in own:
-            if mine.version == other.version and mine.network.overlaps(other.network):
+            if mine.ip == other.ip:
+                message = f"{address.link} of routeTables/{table} has the same address as {link.resource}: {address.prefix}"
+                yield _conflict("SUBNET_OVERLAP", message, blocking=False)
+            elif mine.version == other.version and mine.network.overlaps(other.network):
                 message = f"{address.link} of routeTables/{table} has {address.prefix}, in the same subnet as {mine}"
                 yield _conflict("SUBNET_OVERLAP", message, blocking=False)

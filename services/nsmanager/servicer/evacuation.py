@@ -76,8 +76,14 @@ class Evacuation:
         for each in inside:
             if not _is_card(each):
                 in_the_way |= {name: each.name for name in await self._referrers(each.name) if name not in referrers}
-        _refuse(table, in_the_way)
+        _refuse(table, in_the_way, await self._undeclared(table))
         return inside
+
+    async def _undeclared(self, table: Resource) -> tuple[str, ...]:
+        """What the table's agent sees at this moment: the status may be an older one. AgentUnavailable. A table that never
+        had a namespace has nothing in it."""
+        assert isinstance(table, route_table_pb2.RouteTable)  # noqa: S101 - by its kind
+        return await self._impacts.undeclared(names.resource_id(table.name)) if table.status.netns_cookie else ()
 
     async def _had(self, request: Any, inside: list[Resource]) -> list[route_table_pb2.EvacuatedCard]:
         """What the cards have that will be pulled back: also for the log, should the reply be lost."""
@@ -119,15 +125,14 @@ class Evacuation:
         return sorted(entry.key.split("//", 1)[1] for listing in listings for entry in listing.entries)
 
 
-def _refuse(table: Resource, in_the_way: Mapping[str, str]) -> None:
+def _refuse(table: Resource, in_the_way: Mapping[str, str], undeclared: Iterable[str]) -> None:
     """Raise where something is: all of it named. `in_the_way`: referrer -> what it refers to. Links that no Interface declares
-    are somebody's: they must not die with the namespace."""
-    assert isinstance(table, route_table_pb2.RouteTable)  # noqa: S101 - by its kind
+    (`undeclared`) are somebody's: they must not die with the namespace."""
     interfaces = [name for name in in_the_way if names.collection(name) == "interfaces" and in_the_way[name] == table.name]
     words, about = [], {"referrers": ", ".join([*interfaces, *(name for name in in_the_way if name not in interfaces)])}
     if interfaces:
         words.append(f"{table.name} still has {', '.join(interfaces)}: move or delete them first, or delete with evacuate")
-    if links := ", ".join(table.status.undeclared_links):
+    if links := ", ".join(undeclared):
         words.append(
             f"{table.name} holds links that no Interface declares: {links}; move or delete them first (`ip -n ... link`)"
         )

@@ -133,6 +133,10 @@ class Impacts:
         links = tuple(link.name for link in (await self._look(table)).links if is_meant(link))
         return bool(links) and (await self._examine(table, links, session)).carries_session
 
+    async def undeclared(self, table: str) -> tuple[str, ...]:
+        """Links in the table that no Interface declares, as its agent sees them now; `table` by its id."""
+        return plan.foreign(plan.Observed(snapshot=await self._look(table)))
+
     def _impact(
         self,
         name: str,
