@@ -18,6 +18,8 @@ from services.nsmanager import plan
 from services.nsmanager.servicer import own_session
 from services.nsmanager.servicer.impact import Impacts
 
+_IN_THE_WAY = {"ROUTE_TABLE_NOT_EMPTY", "STILL_REFERENCED"}
+
 log = logging.getLogger(__name__)
 
 
@@ -28,8 +30,29 @@ class Evacuation:
         self._impacts = impacts
 
     async def delete(self, request: Any) -> Any:
+        return await (self._delete_with_all(request) if request.evacuate else self._delete_empty(request))
+
+    async def _delete_empty(self, request: Any) -> Any:
+        """Who refers to the table is asked where somebody does, to name all that is in the way."""
+        table = await self._living(request)
+        undeclared: tuple[str, ...] = ()
+        if table is not None:
+            self._tables.kind.check_deletion(table)
+            undeclared = await self._undeclared(table)
+        if not undeclared:
+            try:
+                return await standard.delete(self._tables, request)
+            except errors.FailedPrecondition as error:
+                if table is None or error.reason not in _IN_THE_WAY:
+                    raise
+        assert table is not None  # noqa: S101 - else it was deleted, or refused
+        _refuse(table, dict.fromkeys(await self._referrers(table.name), table.name), undeclared)
+        raise contention(table.name)
+
+    async def _delete_with_all(self, request: Any) -> Any:
         for _ in range(ATTEMPTS):
-            inside = await self._checked(request)
+            table = await self._living(request)
+            inside = await self._inside(table, evacuate=True) if table is not None else []
             if request.validate_only and inside:
                 return await self._tables.get(request.name)
             evacuated = await self._had(request, inside)
@@ -38,7 +61,7 @@ class Evacuation:
                 deleted = await standard.delete(self._tables, request)
             except errors.FailedPrecondition as error:
                 # Somebody put another interface in meanwhile.
-                if error.reason != "ROUTE_TABLE_NOT_EMPTY" or not request.evacuate:
+                if error.reason != "ROUTE_TABLE_NOT_EMPTY":
                     raise
                 continue
             deleted.status.evacuated.extend(evacuated)
@@ -56,16 +79,16 @@ class Evacuation:
             return impact_pb2.Impact(name=table.name, conflicts=[conflict])
         return (await self._impacts.of_deletion(table.name, inside, request.own_session)).impact
 
-    async def _checked(self, request: Any) -> list[Resource]:
-        """What is in the table and would go with it. Raises where the table must stay as it is."""
+    async def _living(self, request: Any) -> Resource | None:
+        """The table; None where it is not there, or going already."""
         try:
             table = await self._tables.get(request.name)
         except errors.NotFound:
-            return []
+            return None
         if table.HasField("delete_time"):
-            return []
+            return None
         check.etag(request.etag, table)
-        return await self._inside(table, evacuate=request.evacuate)
+        return table
 
     async def _inside(self, table: Resource, *, evacuate: bool) -> list[Resource]:
         self._tables.kind.check_deletion(table)
