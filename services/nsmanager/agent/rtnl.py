@@ -6,6 +6,7 @@ NLM_F_DUMP_INTR. Only the agent's own work waits meanwhile.
 """
 
 import errno
+import mmap
 import os
 import socket
 import struct
@@ -80,14 +81,15 @@ class Rtnl:
         for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK):
             self._socket.setsockopt(_SOL_NETLINK, option, 1)
         self._sequence = 0
-        # One for all: a new one for each answer would be new pages each time.
-        self._buffer = bytearray(_BUFFER)
+        # One for all: a new one for each answer would be new pages each time. Of this one only those are there that were used.
+        self._buffer = mmap.mmap(-1, _BUFFER, mmap.MAP_PRIVATE)
         # Of dumps: kind of request -> bytes of a message -> what was made of it.
         self._memory: dict[int, dict[bytes, Any]] = {}
         self.tally = tally
 
     def close(self) -> None:
         self._socket.close()
+        self._buffer.close()
 
     def change(self, kind: int, message: nlmsg, flags: int = 0) -> None:
         """Carry out one change; raises Refused."""
@@ -163,7 +165,7 @@ class Rtnl:
     def _messages(self) -> Iterator[tuple[int, int, bytes, int]]:
         """Flags and kind of each reply up to the one that ends them, that one included, and where it is; raises Refused."""
         while True:
-            received = bytes(memoryview(self._buffer)[: self._socket.recv_into(self._buffer)])
+            received = self._buffer[: self._socket.recv_into(self._buffer)]
             offset = 0
             while offset + _HEADER.size <= len(received):
                 size, kind, flags, sequence, _ = _HEADER.unpack_from(received, offset)
