@@ -1,8 +1,6 @@
 """Whatever is asked, meddled with and killed: in the end the kernel is as was asked, and nothing of others was touched."""
 
 import asyncio
-import os
-import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -11,9 +9,10 @@ import pytest
 from hypothesis.stateful import run_state_machine_as_test
 
 from crossns import errors
-from crossns.testing.device import Device, doc
+from crossns.testing.device import Device, doc, wait_until
 from crossns.testing.lab import Lab
 from tests.fault import kernel, wandering
+from tests.kernel import relay
 from tests.kernel.view import addresses, bridge
 
 pytestmark = [pytest.mark.fault, pytest.mark.asyncio(loop_scope="module")]
@@ -56,13 +55,11 @@ async def test_route_that_names_an_interface_of_another_table_is_refused(device:
 async def test_bridge_that_moves_out_of_a_table_that_goes_is_there_at_once(device: Device) -> None:
     """It waits for what it was there, which goes with the namespace: nobody tells of that but the table's own round."""
     await device.apply(doc("routeTables/a"), doc("routeTables/b"), bridge("x", addresses=["10.0.0.1/24"]))
-    stuck = device.pid("agent a")
-    os.kill(stuck, signal.SIGSTOP)
-    try:
+    async with relay.between(device, "a") as fate:
+        fate.begin("a", "DeleteLink(")
         await device.apply(doc("interfaces/x", routeTable="routeTables/b", bridge={}, addresses=["10.0.0.1/24"]), wait=False)
+        await wait_until(lambda: fate.is_met)
+        assert await device.state("interfaces/x") != "READY"
         await device.delete("routeTables/a", wait=False)
-        assert await device.state("interfaces/x") == "PENDING"
-    finally:
-        os.kill(stuck, signal.SIGCONT)
-    await device.wait_until_state("interfaces/x", "READY")
-    assert await addresses("x", "b") == {"10.0.0.1/24"}
+        await device.wait_until_state("interfaces/x", "READY")
+        assert await addresses("x", "b") == {"10.0.0.1/24"}

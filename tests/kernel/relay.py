@@ -88,7 +88,7 @@ async def between(device: Device, *tables: str) -> AsyncIterator[Fate]:
             real = path.with_suffix(".real")
             owner = path.stat()
             path.rename(real)
-            stack.callback(real.rename, path)
+            stack.callback(_give_back, real, path)
             server = await asyncio.start_unix_server(_Relay(table, real, fate).serve, path)
             stack.push_async_callback(_close, server)
             os.chown(path, owner.st_uid, owner.st_gid)
@@ -98,6 +98,14 @@ async def between(device: Device, *tables: str) -> AsyncIterator[Fate]:
         yield fate
     await device.kill("nsmanager")
     await wait_until(device.serves)
+
+
+def _give_back(real: Path, path: Path) -> None:
+    """Where the table is there still: else its socket was taken away with it."""
+    if path.exists():
+        real.rename(path)
+    else:
+        real.unlink()
 
 
 async def _close(server: asyncio.Server) -> None:

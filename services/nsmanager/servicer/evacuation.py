@@ -34,20 +34,22 @@ class Evacuation:
 
     async def _delete_empty(self, request: Any) -> Any:
         """Who refers to the table is asked where somebody does, to name all that is in the way."""
-        table = await self._living(request)
-        undeclared: tuple[str, ...] = ()
-        if table is not None:
-            self._tables.kind.check_deletion(table)
-            undeclared = await self._undeclared(table)
-        if not undeclared:
-            try:
-                return await standard.delete(self._tables, request)
-            except errors.FailedPrecondition as error:
-                if table is None or error.reason not in _IN_THE_WAY:
-                    raise
-        assert table is not None  # noqa: S101 - else it was deleted, or refused
-        _refuse(table, dict.fromkeys(await self._referrers(table.name), table.name), undeclared)
-        raise contention(table.name)
+        for _ in range(ATTEMPTS):
+            table = await self._living(request)
+            undeclared: tuple[str, ...] = ()
+            if table is not None:
+                self._tables.kind.check_deletion(table)
+                undeclared = await self._undeclared(table)
+            if not undeclared:
+                try:
+                    return await standard.delete(self._tables, request)
+                except errors.FailedPrecondition as error:
+                    if table is None or error.reason not in _IN_THE_WAY:
+                        raise
+            assert table is not None  # noqa: S101 - else it was deleted, or refused
+            # What was in the way may be gone by now.
+            _refuse(table, dict.fromkeys(await self._referrers(table.name), table.name), undeclared)
+        raise contention(request.name)
 
     async def _delete_with_all(self, request: Any) -> Any:
         for _ in range(ATTEMPTS):
