@@ -1,6 +1,7 @@
 """The agent as a process: what it tells, which sockets it makes, what it may, and that it does nothing unasked."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -16,6 +17,7 @@ from crossns.testing.device import wait_until
 from crossns.testing.lab import Cable, Lab
 from services.nsmanager.agent import privilege
 from tests.kernel.privileged import (
+    LAYOUT,
     Tree,
     address,
     agent,
@@ -26,6 +28,7 @@ from tests.kernel.privileged import (
     process_status,
     refusal,
     running_for_a_module,
+    token,
     tree,
     writes,
 )
@@ -246,6 +249,41 @@ async def test_budget_that_the_kernel_does_not_take_is_told_in_its_words_and_cha
     assert "Error:" in refused.message
     assert await writes(agent) == before
     assert (await dump(agent)).budget_seen is None
+
+
+async def test_budget_is_recognised_without_anything_being_made_in_the_table(tree: Tree, agent: Agent) -> None:
+    """By an agent that has not written it either."""
+    wanted = PutBudget(budget=Budget(5, 10, 20))
+    await agent.call(wanted)
+    listing = ["ip", "netns", "exec", "a", "nft", "--handle", "list", "ruleset"]
+    before = (await proc.run(listing)).check().stdout
+    os.kill(agent.welcome.pid, signal.SIGKILL)
+    await wait_until(lambda: is_served_by_another(agent.welcome.pid))
+    assert (await tree.dump("a")).budget_seen == Seen(wanted.budget)
+    # The handles say that nothing was written again.
+    assert (await proc.run(listing)).check().stdout == before
+
+
+async def is_served_by_another(pid: int) -> bool:
+    with contextlib.suppress(errors.AgentUnavailable):
+        found = await Agent.connect(LAYOUT.agent_socket("a"), "observer", token())
+        await found.close()
+        return found.welcome.pid != pid
+    return False
+
+
+async def test_transactions_leave_neither_processes_nor_descriptors_behind(agent: Agent) -> None:
+    place = Path(f"/proc/{agent.welcome.pid}")
+
+    async def held() -> tuple[str, int]:
+        await agent.call(PutBudget(budget=Budget(5)))
+        await agent.call(RemoveBudget())
+        children = (place / "task" / place.name / "children").read_text(encoding="ascii")
+        return children, len(os.listdir(place / "fd"))
+
+    first = await held()
+    assert [await held() for _ in range(3)] == [first] * 3
+    assert first[0] == ""
 
 
 async def test_budget_that_somebody_has_flushed_is_still_lifted(agent: Agent) -> None:

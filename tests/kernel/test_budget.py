@@ -10,10 +10,12 @@ import pytest
 import pytest_asyncio
 
 from crossns import proc
+from crossns.budget import Budget
 from crossns.testing import device as testing_device
 from crossns.testing.device import Device, doc, wait_until
 from crossns.testing.lab import Cable, Host, Lab
 from crossns.v1 import statistics_pb2
+from services.nsmanager.agent import budget_rules
 from tests.kernel import packets
 from tests.kernel.privileged import socket_in
 from tests.kernel.test_statistics import METRICS, scrape, statistics
@@ -234,6 +236,11 @@ async def test_budget_that_changes_goes_on_counting_and_one_that_is_taken_away_l
     assert (await nft("a", "list table inet foreign")).split("counter")[0] == foreign.split("counter")[0]
 
 
+# What the rules of the budget say, and none of what they do.
+SAME_WORDS = [
+    f'add rule inet crossns_budget arriving counter accept comment "{comment}"'
+    for comment in budget_rules.comments(Budget(5, 100, 100))
+]
 DRIFT = (
     "delete table inet crossns_budget",
     "flush chain inet crossns_budget arriving",
@@ -241,6 +248,8 @@ DRIFT = (
     "insert rule inet crossns_budget arriving accept",
     "add table inet crossns_budget { flags dormant; }",
     "add chain inet crossns_budget arriving { policy drop; }",
+    "add chain inet crossns_budget more { type filter hook input priority 0; policy drop; }",
+    "; ".join(["flush chain inet crossns_budget arriving", *SAME_WORDS]),
 )
 
 

@@ -8,10 +8,10 @@ import contextlib
 import errno
 import functools
 import socket
-import struct
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
-from crossns import budget, counter
+from crossns import budget, counter, errors
 from services.nsmanager.agent import budget_rules, nfnl, nft, pickup
 from services.nsmanager.launcher import session
 from services.nsmanager.launcher.loop import Reactor
@@ -21,17 +21,24 @@ _NFNLGRP_NFTABLES = 7
 _SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP = 270, 1
 # Attributes of linux/netfilter/nf_tables.h.
 _TABLE_FLAGS, _TABLE_USERDATA = 2, 6
-_CHAIN_NAME, _CHAIN_HOOK, _CHAIN_POLICY, _CHAIN_TYPE = 3, 4, 5, 7
-_HOOK_NUMBER, _HOOK_PRIORITY = 1, 2
-_RULE_CHAIN, _RULE_USERDATA = 2, 7
-_OBJECT_NAME, _OBJECT_TYPE, _OBJECT_DATA, _COUNTER_PACKETS = 2, 3, 4, 2
-# NFT_OBJECT_COUNTER
-_COUNTER = (1).to_bytes(4, "big")
-# NF_INET_PRE_ROUTING, NF_ACCEPT (linux/netfilter.h).
-_PREROUTING, _ACCEPT = 0, 1
+_RULE_USERDATA = 7
+# What makes a chain (name, hook, policy, type, flags) and a rule (chain, expressions, user data); handles and uses do not.
+_OF_CHAIN, _OF_RULE = (3, 4, 5, 7, 10), (2, 4, _RULE_USERDATA)
 _BUFFER = 64 * 1024
+_WHAT = "limit the table's sessions"
 # Changes that follow each other this closely are told together.
 _DEBOUNCE_S = 0.004
+
+
+@dataclass(frozen=True, slots=True)
+class _Standing:
+    """The table of a budget as the kernel shows it. `frame`: the table's flags and its chains."""
+
+    frame: tuple[Mapping[int, bytes], ...]
+    rules: tuple[Mapping[int, bytes], ...]
+
+    def budget(self) -> budget.Budget | None:
+        return budget_rules.budget_of([_comment(rule.get(_RULE_USERDATA, b"")) for rule in self.rules])
 
 
 class Budgets:
@@ -44,29 +51,31 @@ class Budgets:
         # Of the agent's life: the kernel counts one that is closed for a while yet.
         self._kernel = nfnl.Nfnl(budget_rules.TABLE)
         self._socket: socket.socket | None = None
+        self._written: tuple[budget.Budget, _Standing] | None = None
         # As it was before there was a budget: the table says it, but somebody may take that away. None: there is none.
         self._pickup: str | None = None
         self._is_told = False
 
     def seen(self) -> budget.Seen | None:
-        _, found = self._look()
+        found = self._look()
         self._follow(is_there=found is not None)
         return found
 
     def put(self, wanted: budget.Budget) -> None:
-        stands, found = self._look()
+        found = self._look()
         if found is not None and found.budget == wanted:
             return
         self._follow(is_there=True)
         before = self._pickup or pickup.read()
-        script = budget_rules.render(wanted, before, anew=found is not None and not stands)
-        nft.run(script, "limit the table's sessions")
+        standing = self._standing(self._kernel)
+        anew = standing is not None and standing.frame != self._as_written(wanted).frame
+        nft.run(budget_rules.render(wanted, before, anew=anew), _WHAT)
         self._pickup = before
         self._tally.writes += 1 + pickup.write(pickup.REFUSED)
 
     def remove(self) -> None:
         """The table goes last: it says what else there is to do."""
-        if self._look()[1] is None:
+        if self._look() is None:
             return
         if self._pickup is not None:
             self._tally.writes += pickup.write(self._pickup)
@@ -79,29 +88,49 @@ class Budgets:
         """New sessions that were dropped; None where there is no budget."""
         if self._kernel.table() is None:
             return None
-        return counter.Budget(*(_counted(self._kernel, name) for name in (budget_rules.TOO_FAST, budget_rules.TOO_MANY)))
+        return counter.Budget(*(self._kernel.counted(name) for name in (budget_rules.TOO_FAST, budget_rules.TOO_MANY)))
 
     def close(self) -> None:
         self._follow(is_there=False)
         self._kernel.close()
 
-    def _pickup_before(self) -> str:
-        told = _comment((self._kernel.table() or {}).get(_TABLE_USERDATA, b""))
-        return budget_rules.pickup_before(told) or self._pickup or pickup.read()
-
-    def _look(self) -> tuple[bool, budget.Seen | None]:
-        """Whether the table's frame stands as we make it, and what there is. Without its sysctl a budget is none."""
+    def _look(self) -> budget.Seen | None:
+        """None where there is nothing of a budget. One without its sysctl, or whose rules only say that they are it, is none."""
         table = self._kernel.table()
-        if table is None:
-            return False, budget.Seen(None) if self._pickup is not None else None
+        standing = self._standing(self._kernel)
+        if table is None or standing is None:
+            return budget.Seen(None) if self._pickup is not None else None
         self._pickup = budget_rules.pickup_before(_comment(table.get(_TABLE_USERDATA, b""))) or self._pickup
-        chain = self._kernel.one(nfnl.GET_CHAIN, {_CHAIN_NAME: nfnl.text(budget_rules.CHAIN)}) or {}
-        rules = self._kernel.all(nfnl.GET_RULE, {_RULE_CHAIN: nfnl.text(budget_rules.CHAIN)}) if chain else []
-        # A dormant table does nothing.
-        stands = _number(table, _TABLE_FLAGS) == 0 and _is_ours(chain)
-        is_whole = stands and pickup.read() == pickup.REFUSED
-        comments = [_comment(rule.get(_RULE_USERDATA, b"")) for rule in rules]
-        return stands, budget.Seen(budget_rules.budget_of(comments) if is_whole else None)
+        said = standing.budget()
+        is_true = said is not None and pickup.read() == pickup.REFUSED and self._is_as_written(said, standing)
+        return budget.Seen(said if is_true else None)
+
+    def _is_as_written(self, said: budget.Budget, standing: _Standing) -> bool:
+        """Numbers that somebody else's comments say may be such as nobody can write."""
+        try:
+            return self._as_written(said) == standing
+        except errors.PermanentError:
+            return False
+
+    def _as_written(self, wanted: budget.Budget) -> _Standing:
+        """What this kernel shows when this libnftables has written the budget, seen in a namespace that is nobody's."""
+        if self._written is None or self._written[0] != wanted:
+            made = nft.made(budget_rules.render(wanted, pickup.REFUSED, anew=False), _WHAT, in_new_namespace=True)
+            kernel = nfnl.Nfnl(budget_rules.TABLE, made)
+            standing = self._standing(kernel)
+            kernel.close()
+            assert standing is not None  # noqa: S101 - it was made a moment ago, and nobody knows where
+            self._written = wanted, standing
+        return self._written[1]
+
+    @staticmethod
+    def _standing(kernel: nfnl.Nfnl) -> _Standing | None:
+        table = kernel.table()
+        if table is None:
+            return None
+        chains = [{number: chain.get(number, b"") for number in _OF_CHAIN} for chain in kernel.all(nfnl.GET_CHAIN)]
+        rules = [{number: rule.get(number, b"") for number in _OF_RULE} for rule in kernel.all(nfnl.GET_RULE)]
+        return _Standing(({_TABLE_FLAGS: table.get(_TABLE_FLAGS, b"")}, *chains), tuple(rules))
 
     def _follow(self, *, is_there: bool) -> None:
         if is_there and self._socket is None:
@@ -134,24 +163,7 @@ class Budgets:
         self._changed()
 
 
-def _counted(kernel: nfnl.Nfnl, name: str) -> int:
-    found = kernel.one(nfnl.GET_OBJECT, {_OBJECT_NAME: nfnl.text(name), _OBJECT_TYPE: _COUNTER}) or {}
-    return _number(nfnl.attributes(found.get(_OBJECT_DATA, b"")), _COUNTER_PACKETS)
-
-
-def _is_ours(chain: Mapping[int, bytes]) -> bool:
-    hook = nfnl.attributes(chain.get(_CHAIN_HOOK, b""))
-    where = _number(hook, _HOOK_NUMBER), struct.unpack(">i", hook.get(_HOOK_PRIORITY, bytes(4)))[0]
-    kind = chain.get(_CHAIN_TYPE, b"").rstrip(b"\0"), _number(chain, _CHAIN_POLICY)
-    return where == (_PREROUTING, budget_rules.PRIORITY) and kind == (b"filter", _ACCEPT)
-
-
 def _comment(data: bytes) -> str:
     """The first piece of user data, where that is a comment (NFTNL_UDATA_{TABLE,RULE}_COMMENT in libnftnl's udata.h)."""
     is_one = len(data) > 2 and data[0] == 0
     return data[2 : 2 + data[1]].rstrip(b"\0").decode(errors="replace") if is_one else ""
-
-
-def _number(found: Mapping[int, bytes], attribute: int) -> int:
-    """Big endian, as all of nf_tables; 0 where it is left out."""
-    return int.from_bytes(found.get(attribute, b""), "big")

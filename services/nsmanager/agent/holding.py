@@ -18,9 +18,9 @@ from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from crossns import proof
 from crossns.proof import Step
-from services.nsmanager.agent import addresses, frame, ruleset, throwaway
+from services.nsmanager.agent import addresses, frame, nft, throwaway
+from services.nsmanager.agent.nfnl import Nfnl
 from services.nsmanager.agent.rtnl import NLM_F_CREATE, NLM_F_EXCL, Refused, Rtnl
-from services.nsmanager.agent.ruleset import Ruleset
 
 # Link-local, so that it is the throwaway link's alone: near and far end.
 IPV6 = (ipaddress.IPv6Address("fe80::6372:1"), ipaddress.IPv6Address("fe80::6372:2"))
@@ -30,10 +30,11 @@ _RT_TABLE_COMPAT, _RTN_UNICAST, _RT_SCOPE_LINK, _FR_ACT_TO_TBL = 252, 1, 253, 1
 # Networks for benchmarks (RFC 2544, RFC 5180): a route for each number.
 _ROUTES = {4: (ipaddress.ip_address("198.18.0.0"), 0, 32), 6: (ipaddress.ip_address("2001:2::"), 64, 64)}
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
-_NFT_TABLE = "crossns-trial"
+_NFT_TABLE, PASSED, DROPPED = "crossns-trial", "passed", "dropped"
 _ETH_P_ALL = 0x0003
 # Before connection tracking (-200), which shall count no session of it, and whatever filters: linux/netfilter_ipv4.h.
-_NFT = """add counter inet {table} passed
+_NFT = """create table inet {table} {{ flags owner; }}
+add counter inet {table} passed
 add counter inet {table} dropped
 add chain inet {table} c {{ type filter hook prerouting priority -450; }}
 add rule inet {table} c iifname "{link}" udp dport {port} @th,64,64 0x{payload} counter name passed notrack accept
@@ -45,14 +46,14 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 @dataclass(slots=True)
 class Trial:
-    """`sides`: the addresses of near and far end, of each version that the table has."""
+    """`sides`: the addresses of near and far end, of each version that the table has; `ruleset`: by the socket that owns it."""
 
     wanted: proof.BeginTrial
     near: int = 0
     sides: list[tuple[Address, Address]] = field(default_factory=list)
     wire: socket.socket | None = None
     listeners: list[socket.socket] = field(default_factory=list)
-    ruleset: Ruleset | None = None
+    ruleset: Nfnl | None = None
     sent: int = 0
 
     def close(self) -> None:
@@ -89,7 +90,7 @@ def _step(layer: str, what: str, act: Callable[[], None]) -> Step:
         act()
     except Refused as refused:
         return Step(layer, what, refused.code, refused.explained())
-    except ruleset.Refused as refused:
+    except nft.Refused as refused:
         return Step(layer, what, errno.EEXIST if refused.is_taken else errno.EOPNOTSUPP, refused.words)
     except OSError as error:
         return Step(layer, what, error.errno or errno.EIO, error.strerror or str(error))
@@ -169,4 +170,4 @@ def _add_rule(rtnl: Rtnl, trial: Trial, version: int) -> None:
 def _filter(trial: Trial) -> None:
     payload = frame.sealed(trial.wanted.seal, trial.wanted.number).hex()
     commands = _NFT.format(table=_NFT_TABLE, link=throwaway.NEAR, port=trial.wanted.ground.port, payload=payload)
-    trial.ruleset = Ruleset(_NFT_TABLE, commands)
+    trial.ruleset = Nfnl(_NFT_TABLE, nft.transact(commands))

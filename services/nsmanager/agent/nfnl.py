@@ -1,6 +1,7 @@
 """Questions to nf_tables over nfnetlink: what there is, read without libnftables, so that looking costs an agent nothing.
 
-Called by the agent's `budgets`. Messages are those of linux/netfilter/nf_tables.h; an answer is its attributes by number.
+Called by the agent's `budgets` and `traces`. Messages are those of linux/netfilter/nf_tables.h; an answer is its attributes by
+number.
 """
 
 import contextlib
@@ -14,7 +15,7 @@ from services.nsmanager.agent.rtnl import NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, 
 # linux/netlink.h
 NETLINK_NETFILTER = 12
 _SUBSYSTEM = 10 << 8
-_GET_TABLE, GET_CHAIN, GET_RULE, GET_OBJECT = (_SUBSYSTEM | number for number in (1, 4, 7, 19))
+_GET_TABLE, GET_CHAIN, GET_RULE, _GET_OBJECT = (_SUBSYSTEM | number for number in (1, 4, 7, 19))
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _NLM_F_DUMP_INTR = 0x10
 _DUMP_TRIES = 10
@@ -23,6 +24,11 @@ _HEADER = struct.Struct("IHHII")
 # struct nfgenmsg: NFPROTO_INET, version, resource id.
 _FAMILY = struct.pack("=BBH", 1, 0, 0)
 _ATTRIBUTE = struct.Struct("HH")
+# Of all messages but those about tables, where it is the name.
+_TABLE = 1
+_OBJECT_NAME, _OBJECT_TYPE, _OBJECT_DATA, _COUNTER_PACKETS = 2, 3, 4, 2
+# NFT_OBJECT_COUNTER
+_COUNTER = (1).to_bytes(4, "big")
 # NLA_F_NESTED and NLA_F_NET_BYTEORDER stand above the number.
 _NUMBER = 0x3FFF
 # A kernel without nf_tables has no such subsystem of nfnetlink.
@@ -32,12 +38,14 @@ Attributes = Mapping[int, bytes]
 
 
 class Nfnl:
-    """One socket in the namespace of the calling thread, for questions about one table."""
+    """One socket, for questions about one table: `made` is somebody's, else it is in the namespace of the calling thread."""
 
-    def __init__(self, table: str) -> None:
-        self._name = {1: text(table)}
+    def __init__(self, table: str, made: socket.socket | None = None) -> None:
+        self._name = {_TABLE: text(table)}
         self._sequence = 0
-        self._socket: socket.socket | None = None
+        self._socket = made
+        if made is not None:
+            return
         # A kernel without nfnetlink has no tables either.
         with contextlib.suppress(OSError):
             self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER)
@@ -66,14 +74,20 @@ class Nfnl:
                 return None
             raise
 
-    def all(self, kind: int, given: Attributes) -> list[Attributes]:
-        """A dump; where somebody changes things all the time, the last try's."""
+    def all(self, kind: int) -> list[Attributes]:
+        """All in the table; where somebody changes things all the time, the last try's."""
         found: list[Attributes] = []
         for _ in range(_DUMP_TRIES):
-            found, is_interrupted = self._asked(kind, NLM_F_DUMP, given)
+            found, is_interrupted = self._asked(kind, NLM_F_DUMP, {})
             if not is_interrupted:
                 break
-        return found
+        # Of chains the kernel tells those of every table.
+        return [each for each in found if each.get(_TABLE) == self._name[_TABLE]]
+
+    def counted(self, name: str) -> int:
+        """Packets that a named counter has seen; 0 where there is none."""
+        found = self.one(_GET_OBJECT, {_OBJECT_NAME: text(name), _OBJECT_TYPE: _COUNTER}) or {}
+        return int.from_bytes(attributes(found.get(_OBJECT_DATA, b"")).get(_COUNTER_PACKETS, b""), "big")
 
     def _asked(self, kind: int, flags: int, given: Attributes) -> tuple[list[Attributes], bool]:
         assert self._socket is not None  # noqa: S101 - `table` is asked before

@@ -24,7 +24,7 @@ _NDA_LLADDR = 2
 
 def read(rtnl: Rtnl, trial: Trial | None) -> proof.Traces:
     """`trial` is the table's own, None where it has ended."""
-    counted = trial.ruleset.counted() if trial is not None and trial.ruleset is not None else None
+    counted = _counted(trial) if trial is not None else None
     return proof.Traces(
         cookie=netns.cookie(),
         links=throwaway.shown(rtnl),
@@ -33,14 +33,21 @@ def read(rtnl: Rtnl, trial: Trial | None) -> proof.Traces:
         neighbors=tuple(_neighbors(rtnl)),
         arp_answers=tuple(_answers(trial)) if trial is not None else (),
         datagrams=tuple(_datagrams(trial)) if trial is not None else (),
-        counted=(counted["passed"], counted["dropped"]) if counted is not None else None,
+        counted=counted,
         sent=trial.sent if trial is not None else 0,
     )
 
 
 def is_settled(trial: Trial) -> bool:
     """Whether as much has come through the firewall as was sent, with the number and without."""
-    return trial.ruleset is None or sum(trial.ruleset.counted().values()) >= 2 * trial.sent
+    counted = _counted(trial)
+    return counted is None or sum(counted) >= 2 * trial.sent
+
+
+def _counted(trial: Trial) -> tuple[int, int] | None:
+    """What its rules let pass and what they dropped; None where it has none."""
+    rules = trial.ruleset
+    return None if rules is None else (rules.counted(holding.PASSED), rules.counted(holding.DROPPED))
 
 
 def _routes(rtnl: Rtnl) -> Iterator[int]:

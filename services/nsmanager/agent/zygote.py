@@ -19,7 +19,7 @@ import msgspec
 
 from crossns import netns, operation, wire
 from crossns.layout import Layout
-from services.nsmanager.agent import census, count, privilege, rehearsal, server, spares, survey
+from services.nsmanager.agent import census, count, nft, privilege, rehearsal, server, spares, survey
 from services.nsmanager.agent.rtnl import Rtnl
 from services.nsmanager.agent.target import Tables
 from services.nsmanager.launcher import agents, place, records, session
@@ -78,8 +78,12 @@ def _warm_up(layout: Layout) -> int:
     new namespace, whose descriptor is returned."""
     nobody = netns.open_current()
     rehearsal.rehearse(layout, Tables("", nobody, layout.incarnations))
+    # Agents call it in children only; who has none is told so by them.
+    with contextlib.suppress(nft.Refused):
+        nft.library()
     rtnl = Rtnl(session.Tally())
     wire.encode(operation.Reply(0, result=count.counters(census.census(rtnl))))
+    rehearsal.rehearse_trial(rtnl)
     rtnl.close()
     return nobody
 

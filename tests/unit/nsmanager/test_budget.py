@@ -10,7 +10,7 @@ from crossns import counter, errors, operation
 from crossns.budget import Budget, PutBudget, RemoveBudget, Seen
 from crossns.v1 import route_table_pb2
 from services.nsmanager import model, plan
-from services.nsmanager.agent import budget_rules, nfnl, nft, ruleset
+from services.nsmanager.agent import budget_rules, nfnl, nft
 from services.nsmanager.model import parse
 from services.nsmanager.plan import At, Observed
 
@@ -131,8 +131,6 @@ def test_attributes_are_found_by_number_whatever_flags_they_have() -> None:
 
 
 def test_library_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ruleset, "_LIBRARY", "libnone.so.1")
-    ruleset.library.cache_clear()
-    with pytest.raises(errors.PermanentError, match=r"cannot try: this device has no libnone\.so\.1"):
-        nft.run("", "try")
-    ruleset.library.cache_clear()
+    monkeypatch.setattr(nft, "_LIBRARY", "libnone.so.1")
+    with pytest.raises(nft.Refused, match=r"this device has no libnone\.so\.1"):
+        nft.library.__wrapped__()
