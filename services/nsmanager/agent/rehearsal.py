@@ -1,8 +1,8 @@
 """What every agent does until its table is READY, done once for nobody: a session, its first looks, its end.
 
 Called by the zygote before it forks anything, so that what is compiled and cached then is not so in each agent, and by each
-spare, so that the pages that an agent writes to are its own by the time it is wanted (ADR 15). Only the zygote goes through a trial,
-too: most agents wait long for theirs.
+spare, so that the pages that an agent writes to are its own by the time it is wanted (ADR 15). Only the zygote goes through a
+trial, too: most agents wait long for theirs.
 """
 
 import os
