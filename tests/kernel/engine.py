@@ -38,7 +38,10 @@ backend b
 def with_listeners(text: str, ports: Sequence[int]) -> str:
     """The same with further frontends, each with its own line for its listener."""
     front = text[text.index("frontend f") : text.index("\nbackend b") + 1]
-    return text + "".join(front.replace("frontend f", f"frontend f{port}").replace(str(PORT), str(port)) for port in ports)
+    # Not the bare number: it may be in the cookie of the namespace, too.
+    return text + "".join(
+        front.replace("frontend f", f"frontend f{port}").replace(f"{VIP}:{PORT}", f"{VIP}:{port}") for port in ports
+    )
 
 
 def lines_of(text: str, ports: Sequence[int]) -> set[int]:
