@@ -143,6 +143,18 @@ async def tree(shared_tree: Tree) -> AsyncIterator[Tree]:
     await shared_tree.clear()
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module", autouse=True)
+async def own_loop() -> None:
+    """The tests' own loop is there before the first of them counts what it leaves."""
+
+
+@pytest_asyncio.fixture(loop_scope="module", name="tree")
+async def own_tree() -> AsyncIterator[Tree]:
+    """Not shared: for tests that end it, or what belongs to it, or fence themselves off."""
+    async with running() as tree:
+        yield tree
+
+
 async def ip(*arguments: str) -> str:
     return (await proc.run(["ip", *arguments])).check().stdout
 

@@ -13,7 +13,7 @@ from crossns.testing.device import Device, doc, wait_until
 from crossns.testing.lab import Cable, Lab
 from crossns.v1 import impact_pb2, interface_pb2, v_service_pb2
 from tests.kernel.test_proxy import frontend
-from tests.kernel.things import TABLES, becomes, foretold, impact, move, things, without_dad
+from tests.kernel.things import TABLES, becomes, foretold, impact, move, settled, things, without_dad
 from tests.kernel.view import do
 from tests.raw import raw, unforetold
 
@@ -184,11 +184,4 @@ async def disturb(table: str, name: str, number: int, foreign: str) -> None:
 
 async def quiet() -> frozenset[tuple[str, str, str, str]]:
     """The kernel's things when they change no more: link-local addresses come a moment after their link."""
-    seen = [await things(*TABLES)]
-
-    async def is_quiet() -> bool:
-        seen.append(await things(*TABLES))
-        return seen[-1] == seen[-2]
-
-    await wait_until(is_quiet)
-    return seen[-1]
+    return await settled(lambda: things(*TABLES))

@@ -6,31 +6,19 @@ import random
 import signal
 import struct
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
 from crossns import errors, netns, operation, proc, wire
 from crossns.testing.device import wait_until
 from crossns.testing.lab import Cable, Lab
 from services.nsmanager.agent.spares import KEPT
-from tests.kernel.privileged import LAYOUT, Tree, inode, ip, process_status, refusal, running, spares, token
+from tests.kernel.privileged import LAYOUT, Tree, inode, ip, own_loop, own_tree, process_status, refusal, spares, token
 
+__all__ = ["own_loop", "own_tree"]
 pytestmark = [pytest.mark.kernel, pytest.mark.asyncio(loop_scope="module")]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module", autouse=True)
-async def _loop() -> None:
-    """The tests' own loop is there before the first of them counts what it leaves."""
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def tree() -> AsyncIterator[Tree]:
-    """Not shared: tests here end it, and fence themselves off."""
-    async with running() as tree:
-        yield tree
 
 
 def name_of(table: str) -> Path:

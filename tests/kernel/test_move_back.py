@@ -12,7 +12,7 @@ from crossns import errors
 from crossns.testing.device import Device, doc, wait_until
 from crossns.testing.lab import Cable, Lab
 from tests.kernel import relay
-from tests.kernel.things import every_word, move, without_dad
+from tests.kernel.things import every_word, move, settled, without_dad
 from tests.kernel.view import bridge, do, table_with_card
 from tests.raw import raw
 
@@ -85,22 +85,11 @@ async def _becomes(expected: frozenset[str], *tables: str) -> None:
         pytest.fail(f"come: {sorted(now - expected)}; gone: {sorted(expected - now)}")
 
 
-async def _settled(*tables: str) -> frozenset[str]:
-    seen = [await every_word(*tables)]
-
-    async def is_quiet() -> bool:
-        seen.append(await every_word(*tables))
-        return seen[-1] == seen[-2]
-
-    await wait_until(is_quiet)
-    return seen[-1]
-
-
 async def test_whichever_step_of_a_move_fails_everything_is_as_it_was(
     device: Device, lan: str, dice: random.Random, count: Callable[[int, int], int]
 ) -> None:
     async with relay.between(device, "a", "b") as fate:
-        before, stored = await _settled("a", "b", "default"), await raw(device)
+        before, stored = await settled(lambda: every_word("a", "b", "default")), await raw(device)
         for table, beginning in dice.sample(STEPS, count(3, len(STEPS))):
             fate.begin(table, beginning)
             with pytest.raises(errors.PermanentError) as caught:
@@ -115,7 +104,7 @@ async def test_nsmanager_that_dies_before_all_is_given_back_gives_it_back_when_i
     await do("ip", "-n", "b", "link", "add", "far", "up", "type", "bridge")
     await do("ip", "-n", "b", "route", "add", "default", "dev", "far")
     async with relay.between(device, "a") as fate:
-        before, stored = await _settled("a", "b", "default"), await raw(device)
+        before, stored = await settled(lambda: every_word("a", "b", "default")), await raw(device)
         fate.begin("a", "GiveBack(")
         moving = asyncio.create_task(move(device, lan, "b"))
         await wait_until(lambda: fate.is_met)
@@ -148,7 +137,7 @@ async def test_virtual_link_that_could_not_be_made_anew_elsewhere_is_what_it_was
     ):
         await do("ip", "-n", "a", *command.split())
     async with relay.between(device, "b") as fate:
-        before, stored = await _settled("a", "b"), await raw(device)
+        before, stored = await settled(lambda: every_word("a", "b")), await raw(device)
         fate.begin("b", "AddAddress(")
         with pytest.raises(errors.PermanentError) as caught:
             await move(device, "vx", "b")

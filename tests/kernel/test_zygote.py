@@ -2,28 +2,15 @@
 
 import os
 import signal
-from collections.abc import AsyncIterator
 
 import pytest
-import pytest_asyncio
 
 from crossns.testing.device import wait_until
 from services.nsmanager.agent.spares import KEPT
-from tests.kernel.privileged import Tree, process_status, running, spares
+from tests.kernel.privileged import Tree, own_loop, own_tree, process_status, spares
 
+__all__ = ["own_loop", "own_tree"]
 pytestmark = [pytest.mark.kernel, pytest.mark.asyncio(loop_scope="module")]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module", autouse=True)
-async def _loop() -> None:
-    """The tests' own loop is there before the first of them counts what it leaves."""
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def tree() -> AsyncIterator[Tree]:
-    """Not shared: the zygote that is left is another one."""
-    async with running() as tree:
-        yield tree
 
 
 async def test_agent_that_a_killed_zygote_was_asked_for_is_asked_for_again_at_once(tree: Tree) -> None:

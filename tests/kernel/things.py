@@ -5,7 +5,8 @@ Called by the tests of moves: the difference of two such looks is what an impact
 
 import ipaddress
 import re
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 import pytest
 
@@ -19,6 +20,8 @@ TABLES = ("a", "b", "default")
 # (kind, table, link, object)
 Thing = tuple[str, str, str, str]
 _OURS = 197
+
+T = TypeVar("T")
 
 
 def _what(name: str, target: str, how: dict[str, Any]) -> dict[str, Any]:
@@ -43,6 +46,18 @@ async def without_dad(*tables: str) -> None:
         await do(
             "ip", "netns", "exec", table, "sysctl", "-qw", *(f"net.ipv6.conf.{each}.accept_dad=0" for each in ("all", "default"))
         )
+
+
+async def settled(look: Callable[[], Awaitable[T]]) -> T:
+    """What two looks agree about."""
+    seen = [await look()]
+
+    async def is_quiet() -> bool:
+        seen.append(await look())
+        return bool(seen[-1] == seen[-2])
+
+    await wait_until(is_quiet)
+    return seen[-1]
 
 
 async def things(*tables: str) -> frozenset[Thing]:

@@ -85,6 +85,13 @@ class _Draft:
         self._body = bytearray(_HEADS[kind].pack(*head))
         self._links: list[tuple[int, str]] = []
 
+    def completed(self, reply: bytes) -> keepsake.Record:
+        """With all that the kernel's message has behind a head whose second word is the link's index."""
+        self.mark(4)
+        for number, value in _attributes(reply, HEADER_SIZE + _HEADS[self._kind].size):
+            self.add(number, value)
+        return self.record()
+
     def add(self, number: int, value: bytes, indices: Iterable[int] = ()) -> None:
         """`indices`: where in the value one of a link stands."""
         start = len(self._body) + _ATTRIBUTE.size
@@ -200,10 +207,7 @@ def _address(reply: bytes, names: Names, made_anew: Collection[int]) -> Iterator
     if family not in _FAMILIES or is_temporary or _protocol(reply) in by_themselves:
         return
     draft = _Draft(RTM_NEWADDR, names, family, length, flags, scope, index)
-    draft.mark(4)
-    for number, value in _attributes(reply, HEADER_SIZE + _ADDRESS.size):
-        draft.add(number, value)
-    yield draft.record()
+    yield draft.completed(reply)
 
 
 def _neighbors(rtnl: Rtnl, index: int, names: Names) -> Iterator[keepsake.Record]:
@@ -217,10 +221,7 @@ def _neighbors(rtnl: Rtnl, index: int, names: Names) -> Iterator[keepsake.Record
             if on != index or family not in _FAMILIES or is_ours or not is_static:
                 continue
             draft = _Draft(RTM_NEWNEIGH, names, family, on, state, flags, kind)
-            draft.mark(4)
-            for number, value in _attributes(reply, HEADER_SIZE + _NEIGHBOR.size):
-                draft.add(number, value)
-            yield draft.record()
+            yield draft.completed(reply)
 
 
 def _routes(rtnl: Rtnl, chosen: Collection[int], addresses: Iterable[bytes]) -> Iterator[bytes]:
