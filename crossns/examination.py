@@ -3,6 +3,7 @@
 Pure values, the answer to `Examine`. A snapshot holds what is ours of a whole table; this holds everything of a few links.
 """
 
+from crossns import kernel
 from crossns.message import Message
 
 
@@ -28,7 +29,22 @@ class Ways(Message, frozen=True):
     links: dict[str, str]
 
 
-Operation = Examine | LookUp
+class FindObstacles(Message, frozen=True):
+    """Would a link of that name, and these routes of ours (of which only the key counts), be refused for what somebody else has
+    here? -> Obstacles"""
+
+    link_name: str
+    routes: tuple[kernel.Route, ...] = ()
+
+
+class Obstacles(Message, frozen=True):
+    """`is_name_taken`: by a link's name or altname; `routes`: those in whose place there is somebody else's, or the kernel's."""
+
+    is_name_taken: bool = False
+    routes: tuple[kernel.Route, ...] = ()
+
+
+Operation = Examine | LookUp | FindObstacles
 
 
 class Hop(Message, frozen=True):

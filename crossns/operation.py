@@ -304,7 +304,7 @@ AgentOperation = (
     | proof.AgentOperation
 )
 Request = Hello | LauncherOperation | AgentOperation
-_Looks = examination.Examination | examination.Ways
+_Looks = examination.Examination | examination.Ways | examination.Obstacles
 _Told = counter.KernelCounters | _Looks | keepsake.Result | proof.Result | standing.Standings
 Result = Welcome | Namespace | Namespaces | Engine | Engines | Counters | Snapshot | _Told
 

@@ -17,7 +17,7 @@ from crossns.v1 import impact_pb2, route_table_pb2, route_table_pb2_grpc
 from tests.e2e.terminal import ENVIRON, crossns
 from tests.kernel.client import Dial, backend, dial
 from tests.kernel.test_proxy import frontend
-from tests.kernel.things import TABLES, becomes, foretold, impact, move, resources, things, without_dad
+from tests.kernel.things import TABLES, becomes, foretold, impact, move, resources, settled, things, without_dad, without_ipv6
 from tests.kernel.view import TRAFFIC, addresses, bridge, do, ip, link, reaches, table_with_card
 
 __all__ = ["dial"]
@@ -84,13 +84,12 @@ async def test_move_without_addresses_and_routes_deletes_what_goes_through_it(de
 
 
 async def test_failed_move_leaves_everything_as_it_was(device: Device, lan: str) -> None:
-    """The target has a route of somebody else, which the interface's own one would have to replace."""
-    await device.apply(doc("interfaces/there", routeTable="routeTables/b", linkName="b0", bridge={}, addresses=["10.9.0.1/24"]))
-    await do("ip", "-n", "b", "route", "add", "default", "via", "10.9.0.2")
+    """The target's links have no IPv6, so that it does not take all addresses."""
+    await without_ipv6("b")
     before, stored = await things(*TABLES), await resources(device)
     with pytest.raises(errors.CrossnsError) as caught:
         await move(device, lan, "b")
-    assert caught.value.reason == "FOREIGN_OBJECT"
+    assert caught.value.reason == "KERNEL_REFUSED"
     assert "everything is as it was" in caught.value.message
     await becomes(before)
     await wait_until(functools.partial(_is_stored, device, stored))
@@ -103,8 +102,7 @@ async def _is_stored(device: Device, stored: dict[str, str]) -> bool:
 async def test_move_that_was_open_when_nsmanager_died_comes_to_its_end(device: Device, lan: str) -> None:
     await do("ip", "-n", "a", "address", "delete", "10.44.0.1/24", "dev", "lan")
     await do("ip", "-n", "a", "route", "delete", "10.45.0.0/24", "dev", "lan")
-    await device.apply(doc("interfaces/there", routeTable="routeTables/b", linkName="b0", bridge={}, addresses=["10.9.0.1/24"]))
-    await do("ip", "-n", "b", "route", "add", "default", "via", "10.9.0.2")
+    await without_ipv6("b")
     before, stored = await things(*TABLES), await resources(device)
     moving = asyncio.create_task(move(device, lan, "b"))
 
@@ -186,6 +184,9 @@ async def test_conflicts_in_the_target_are_told_and_those_that_block_change_noth
         await move(device, lan, "b")
     assert caught.value.reason == "FOREIGN_OBJECT"
     await do("ip", "-n", "b", "link", "delete", "lan")
+    await do("ip", "-n", "b", "link", "property", "add", "dev", "b0", "altname", "lan")
+    assert [each.reason for each in (await impact(device, lan, "b")).conflicts if each.blocking] == ["FOREIGN_OBJECT"]
+    await do("ip", "-n", "b", "link", "property", "del", "dev", "b0", "altname", "lan")
     await device.apply(
         doc(
             "interfaces/br",
@@ -202,6 +203,28 @@ async def test_conflicts_in_the_target_are_told_and_those_that_block_change_noth
     assert (await resources(device)).keys() == stored.keys()
     assert await link("lan", "a") is not None
     assert before
+
+
+async def test_routes_of_others_in_the_target_block_before_anything_is_touched(device: Device, lan: str) -> None:
+    """Those of the same key: destination, metric and kernel table, whatever they are otherwise."""
+    await device.apply(doc("interfaces/there", routeTable="routeTables/b", linkName="b0", bridge={}, addresses=["10.9.0.1/24"]))
+
+    async def blocking(**how: bool) -> list[str]:
+        return [each.message for each in (await impact(device, lan, "b", **how)).conflicts if each.blocking]
+
+    for other in ("default via 10.9.0.2 metric 7", "default via 10.9.0.2 table 100", "10.45.0.0/16 via 10.9.0.2"):
+        await do("ip", "-n", "b", "route", "add", *other.split())
+    assert await blocking() == []
+    for same in ("default via 10.9.0.2", "blackhole 2001:db8:7::/64 metric 5"):
+        await do("ip", "-n", "b", "route", "add", *same.split())
+    before, stored = await settled(lambda: things(*TABLES)), await resources(device)
+    told = "routeTables/b has a route {} from somebody else: remove it, or move without routes"
+    assert sorted(await blocking()) == [told.format("0.0.0.0/0"), told.format("2001:db8:7::/64")]
+    with pytest.raises(errors.FailedPrecondition) as caught:
+        await move(device, lan, "b")
+    assert caught.value.reason == "FOREIGN_OBJECT"
+    assert (await things(*TABLES), await resources(device)) == (before, stored)
+    assert await blocking(drop_routes=True) == []
 
 
 async def test_move_is_shown_tried_and_asked_for_on_the_command_line(device: Device, lan: str) -> None:

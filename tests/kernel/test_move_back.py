@@ -12,7 +12,7 @@ from crossns import errors
 from crossns.testing.device import Device, doc, wait_until
 from crossns.testing.lab import Cable, Lab
 from tests.kernel import relay
-from tests.kernel.things import every_word, move, settled, without_dad
+from tests.kernel.things import every_word, move, settled, without_dad, without_ipv6
 from tests.kernel.view import bridge, do, table_with_card
 from tests.raw import raw
 
@@ -101,8 +101,7 @@ async def test_whichever_step_of_a_move_fails_everything_is_as_it_was(
 
 
 async def test_nsmanager_that_dies_before_all_is_given_back_gives_it_back_when_it_returns(device: Device, lan: str) -> None:
-    await do("ip", "-n", "b", "link", "add", "far", "up", "type", "bridge")
-    await do("ip", "-n", "b", "route", "add", "default", "dev", "far")
+    await without_ipv6("b")
     async with relay.between(device, "a") as fate:
         before, stored = await settled(lambda: every_word("a", "b", "default")), await raw(device)
         fate.begin("a", "GiveBack(")
@@ -115,7 +114,6 @@ async def test_nsmanager_that_dies_before_all_is_given_back_gives_it_back_when_i
             await moving
         await _becomes(before, "a", "b", "default")
         await wait_until(functools.partial(_is_stored, device, stored))
-    await do("ip", "-n", "b", "link", "delete", "far")
 
 
 async def _is_stored(device: Device, stored: dict[str, str]) -> bool:

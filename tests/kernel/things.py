@@ -48,6 +48,11 @@ async def without_dad(*tables: str) -> None:
         )
 
 
+async def without_ipv6(table: str) -> None:
+    """Of links that come from now on: they take no address of it."""
+    await do("ip", "netns", "exec", table, "sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=1")
+
+
 async def settled(look: Callable[[], Awaitable[T]]) -> T:
     """What two looks agree about."""
     seen = [await look()]

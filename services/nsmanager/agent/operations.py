@@ -43,6 +43,7 @@ DUTIES: dict[type[operation.Message], frozenset[str] | None] = {
     operation.ReadCounters: None,
     examination.Examine: None,
     examination.LookUp: None,
+    examination.FindObstacles: None,
     keepsake.Remember: None,
     operation.Statistics: None,
     standing.ReadStandings: None,
@@ -105,6 +106,9 @@ class Operations:
                 examine.count_forwarded(self._rtnl, wanted, self._later, answer)
             case examination.Examine():
                 answer(examine.examine(self._rtnl, wanted))
+            case examination.FindObstacles():
+                taken = observe.is_taken(self._rtnl, wanted.link_name)
+                answer(examination.Obstacles(is_name_taken=taken, routes=routes.of_others(self._rtnl, wanted.routes)))
             case examination.LookUp():
                 answer(examine.ways(self._rtnl, wanted))
             case keepsake.Remember():

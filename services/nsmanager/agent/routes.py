@@ -6,14 +6,15 @@ Called by the agent's `operations`.
 import errno
 import ipaddress
 import socket
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
-from pyroute2.netlink.rtnl import RTM_DELROUTE, RTM_NEWROUTE
+from pyroute2.netlink.rtnl import RTM_DELROUTE, RTM_GETROUTE, RTM_NEWROUTE
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from crossns import errors, operation
 from services.nsmanager.agent import observe
-from services.nsmanager.agent.rtnl import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Refused, Rtnl, fault
+from services.nsmanager.agent.rtnl import HEADER_SIZE, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Refused, Rtnl, decoded, fault
 
 # linux/rtnetlink.h
 _RTN = {"unicast": 1, "blackhole": 6, "unreachable": 7, "prohibit": 8}
@@ -64,6 +65,36 @@ def remove(rtnl: Rtnl, wanted: operation.RemoveRoute) -> None:
     except Refused as refused:
         if refused.code != errno.ESRCH:
             raise fault(refused, f"remove the route {bare.destination}", destination=bare.destination) from refused
+
+
+def of_others(rtnl: Rtnl, wanted: Iterable[operation.Route]) -> tuple[operation.Route, ...]:
+    """Those of the wanted that `put` would refuse, because somebody else has a route of the same key and we have none."""
+    by_key = {_key(route): route for route in wanted}
+    owners: dict[Key, set[int]] = {key: set() for key in by_key}
+    for version, table in {(ipaddress.ip_network(key[0]).version, key[1]) for key in by_key}:
+        for key, protocol in _seen(rtnl, version, table, {ipaddress.ip_network(each[0]).prefixlen for each in by_key}):
+            if key in owners:
+                owners[key].add(protocol)
+    return tuple(by_key[key] for key, found in owners.items() if found and operation.ROUTE_PROTOCOL not in found)
+
+
+def _seen(rtnl: Rtnl, version: int, table: int, lengths: Collection[int]) -> Iterator[tuple[Key, int]]:
+    """Key and protocol of a table's routes whose prefix is as long; of a million others nothing is decoded."""
+    request = rtmsg()
+    request["family"] = family = socket.AF_INET if version == 4 else socket.AF_INET6
+    request["attrs"] = [("RTA_TABLE", table)]
+    # struct rtmsg begins with family, length of the destination, length of the source, TOS.
+    heads = {bytes((family, length, 0, 0)) for length in lengths}
+    try:
+        for received, offset in rtnl.scan(RTM_GETROUTE, request):
+            if received[offset + HEADER_SIZE : offset + HEADER_SIZE + 4] in heads:
+                message = decoded(RTM_NEWROUTE, received, offset)
+                if observe.is_route(message):
+                    yield _key(observe.route_of(message, {})), message["proto"]
+    except Refused as refused:
+        # The kernel has no such table yet.
+        if refused.code != errno.ENOENT:
+            raise
 
 
 def _replace(rtnl: Rtnl, route: operation.Route, by_name: dict[str, int]) -> None:

@@ -7,7 +7,7 @@ touches (the difference of two `scene`s), `conflict` what it meets. The operatio
 each with the resource for whose sake it is sent.
 """
 
-from services.nsmanager.plan.conflict import conflicts
+from services.nsmanager.plan.conflict import conflicts, obstacles
 from services.nsmanager.plan.impact import awakened, evacuated, items, resources, riders, touched, unknown_again
 from services.nsmanager.plan.links import foreign
 from services.nsmanager.plan.news import Told, events
@@ -40,6 +40,7 @@ __all__ = [
     "left_over",
     "macs",
     "move",
+    "obstacles",
     "plan",
     "pulled_back",
     "report",

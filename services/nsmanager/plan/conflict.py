@@ -6,18 +6,33 @@ Pure. Called by the servicers. What blocks here is refused before anything is to
 import ipaddress
 from collections.abc import Iterator, Mapping
 
-from crossns import operation
+from crossns import examination, operation
 from crossns.resource import Resource
 from crossns.v1 import impact_pb2
 from services.nsmanager.model import Desired, Link, Route
 from services.nsmanager.plan.relocation import Relocation
 
 
+def obstacles(link: Link, desired: Desired, relocation: Relocation) -> examination.FindObstacles:
+    """What is asked of the target's agent about what others have there. `desired` as it will be."""
+    new = {each.name for each in relocation.created}
+    routes = (
+        operation.Route(each.destination, each.kernel_table, each.metric) for each in desired.routes if each.resource in new
+    )
+    return examination.FindObstacles(link_name=link.name, routes=tuple(routes))
+
+
 def conflicts(
-    link: Link, desired: Desired, snapshot: operation.Snapshot, relocation: Relocation, stored: Mapping[str, Resource]
+    link: Link,
+    desired: Desired,
+    snapshot: operation.Snapshot,
+    relocation: Relocation,
+    stored: Mapping[str, Resource],
+    obstacles: examination.Obstacles,
 ) -> list[impact_pb2.ImpactConflict]:
-    """`link` as it will be; `desired`, `snapshot` and `stored` of the target, the last with its resources as they are now."""
-    found = [*_name_taken(link, desired, snapshot), *_joined(link, desired), *_stored_already(relocation, desired, stored)]
+    """`link` as it will be; the others of the target, `stored` with its resources as they are now."""
+    found = [*_name_taken(link, desired, snapshot, obstacles), *_joined(link, desired)]
+    found += [*_stored_already(relocation, desired, stored), *_occupied(desired, obstacles)]
     found += _overlapping(link, desired.id, snapshot)
     return found
 
@@ -26,16 +41,24 @@ def _conflict(reason: str, message: str, *, blocking: bool = True) -> impact_pb2
     return impact_pb2.ImpactConflict(reason=reason, message=message, blocking=blocking)
 
 
-def _name_taken(link: Link, desired: Desired, snapshot: operation.Snapshot) -> Iterator[impact_pb2.ImpactConflict]:
+def _name_taken(
+    link: Link, desired: Desired, snapshot: operation.Snapshot, obstacles: examination.Obstacles
+) -> Iterator[impact_pb2.ImpactConflict]:
     owner = next((each.resource for each in desired.links if each.name == link.name and each.resource != link.resource), "")
-    seen = next((each for each in snapshot.links if each.name == link.name and each.mark != link.mark), None)
+    is_own = any(each.name == link.name and each.mark == link.mark for each in snapshot.links)
     where = f"routeTables/{desired.id} has a link {link.name} already"
     if owner:
         yield _conflict("LINK_NAME_TAKEN", f"{where} ({owner}): change spec.link_name of one of them first")
-    elif seen is not None:
+    elif obstacles.is_name_taken and not is_own:
         yield _conflict(
             "FOREIGN_OBJECT", f"{where} that is not ours: remove it, or change spec.link_name of {link.resource} first"
         )
+
+
+def _occupied(desired: Desired, obstacles: examination.Obstacles) -> Iterator[impact_pb2.ImpactConflict]:
+    for each in obstacles.routes:
+        message = f"routeTables/{desired.id} has a route {each.destination} from somebody else: remove it, or move without routes"
+        yield _conflict("FOREIGN_OBJECT", message)
 
 
 def _joined(link: Link, desired: Desired) -> Iterator[impact_pb2.ImpactConflict]:

@@ -8,7 +8,7 @@ import asyncio
 import dataclasses
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from crossns import errors, examination, names, operation, resource, store
 from crossns.registry import Registry, check, not_found
@@ -18,6 +18,7 @@ from services.nsmanager import model, plan
 
 # An agent answers within milliseconds; one that is dumping a large table is given its time.
 PATIENCE_S = 5.0
+A = TypeVar("A")
 # Asks the agent of a table, by its id. AgentUnavailable where that does not answer.
 Ask = Callable[[str, operation.AgentOperation], Awaitable[operation.Result | None]]
 # Puts the other services' parts into an impact, and those that did not answer.
@@ -107,7 +108,9 @@ class Impacts:
         snapshot = await self._look(there.id)
         impact = self._impact(name, state, relocation, departure, (there, snapshot))
         link = state.desired(there.id).all_links[name]
-        impact.conflicts.extend(plan.conflicts(link, state.desired(there.id), snapshot, relocation, state.below(target)))
+        then = state.desired(there.id)
+        met = await self._answer(there.id, plan.obstacles(link, then, relocation), examination.Obstacles)
+        impact.conflicts.extend(plan.conflicts(link, then, snapshot, relocation, state.below(target), met))
         there_seen = await self._examine(there.id, (link.name,), None)
         impact.items.extend(plan.awakened(there_seen, there.id))
         await self._add_parts(_part(departure, source, target, link), impact)
@@ -212,24 +215,21 @@ class Impacts:
         if session is not None:
             own, other = session.local_address, session.remote_address
             wanted = examination.Examine(links=links, local=own, remote=other, forwarded=bool(links))
-        seen = await self._answer(table, wanted)
-        if not isinstance(seen, examination.Examination):
-            raise errors.InvariantError(f"the agent of {table} answered a look at links with {type(seen).__name__}")
-        return seen
+        return await self._answer(table, wanted, examination.Examination)
 
     async def _look(self, table: str) -> operation.Snapshot:
-        snapshot = await self._answer(table, operation.Dump())
-        if not isinstance(snapshot, operation.Snapshot):
-            raise errors.InvariantError(f"the agent of {table} answered a dump with {type(snapshot).__name__}")
-        return snapshot
+        return await self._answer(table, operation.Dump(), operation.Snapshot)
 
-    async def _answer(self, table: str, wanted: operation.AgentOperation) -> operation.Result | None:
+    async def _answer(self, table: str, wanted: operation.AgentOperation, kind: type[A]) -> A:
         try:
             async with asyncio.timeout(PATIENCE_S):
-                return await self._ask(table, wanted)
+                answer = await self._ask(table, wanted)
         except TimeoutError as error:
             message = f"the agent of routeTables/{table} does not answer within {PATIENCE_S:g} s: try again"
             raise errors.AgentUnavailable("AGENT_UNAVAILABLE", message, resource=f"routeTables/{table}") from error
+        if not isinstance(answer, kind):
+            raise errors.InvariantError(f"the agent of {table} answered {type(wanted).__name__} with {type(answer).__name__}")
+        return answer
 
 
 def _part(departure: _Departure, source: str, target: str, link: model.Link) -> impact_pb2.AnalyzePartRequest:

@@ -110,7 +110,7 @@ def test_route_with_the_same_key_in_the_target_blocks_whatever_it_is_called() ->
         town.put(each.name, json_format.MessageToDict(each)["spec"])
     there = town.desired("b")
     link = there.all_links["interfaces/lan"]
-    found = plan.conflicts(link, there, snapshot(), relocation, {})
+    found = plan.conflicts(link, there, snapshot(), relocation, {}, examination.Obstacles())
     assert [(each.reason, each.blocking) for each in found] == [("ALREADY_EXISTS", True)]
 
 
